@@ -1,0 +1,775 @@
+"""Events of Metaflow flows that stay inside one project and branch.
+
+`@namespaced_trigger(event="food")` on a flow listens to `<project>.<branch>.food`,
+and `namespaced_trigger.raise_event("food")` in a step of another flow publishes it.
+Both take the name from one function, `namespaced_trigger.event_name`.
+
+This is one module on purpose: Metaflow puts a module into the code package of a
+deployment only where it lies beside the flow or defines a FlowMutator.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import metaflow
+from metaflow._vendor import click
+from metaflow.exception import MetaflowException
+from metaflow.parameters import DeployTimeField
+from metaflow.plugins.project_decorator import format_name
+from metaflow.user_configs.config_parameters import (
+    resolve_delayed_evaluator,
+    unpack_delayed_evaluator,
+)
+from metaflow.util import get_username
+
+__all__ = ["NamespacedTriggerException", "namespaced_trigger"]
+
+# Metaflow refuses every other character in the name of an event (argo_workflows.py).
+NOT_IN_EVENT_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
+
+# Argo Events parses the name of a dependency as a variable: where it begins with a
+# digit or an underscore, the sensor starts and never subscribes.
+HEARD_BY_ARGO = re.compile(r"[A-Za-z]")
+
+# The four forms of a branch, as `current.branch_name` and @trigger_on_finish have them.
+PROJECT_BRANCH = re.compile(r"prod|(?:prod|test)\.(?P<branch>.+)|user\..+")
+
+# The keys that @project and the config share.
+PROJECT_KEYS = ("name", "branch", "production")
+
+# A config key this similar to one of PROJECT_KEYS is taken for a slip of the finger:
+# "prodution" and "nmae" are above it, "product" is too short, "region" is below it.
+SIMILARITY_OF_A_SLIP = 0.75
+LENGTH_OF_A_SLIP = 2
+
+# ArgoEvent merges the payload over these keys of its envelope, so that a payload's
+# "name" sends the event to somebody else's listeners.
+ENVELOPE_KEYS = ("name", "timestamp", "utc_date", "generated-by-metaflow")
+
+# What a dict in `event` or `events` may say; the last two as @trigger_on_finish has them.
+EVENT_KEYS = ("name", "parameters", "project", "project_branch")
+
+WRITE_EVENTS = '@namespaced_trigger(events=["food", "drink"])'
+WRITE_EVENT = f'Write @namespaced_trigger(event="food") or {WRITE_EVENTS}.'
+EXAMPLE_CONFIG = {"branch": "bar", "production": True}
+
+# Commands that Metaflow starts for each task: the command that the user typed has
+# warned already.
+TASK_COMMANDS = ("init", "step", "spin-step")
+
+
+class NamespacedTriggerException(MetaflowException):
+    """What `namespaced_trigger` refuses, with the value and what to write instead."""
+
+    headline = "Namespaced trigger error"
+
+
+class _Namespace(NamedTuple):
+    """A project and its branch, spelled as `current` has them (`prod.bar`)."""
+
+    project: str
+    branch: str
+
+    @classmethod
+    def of(cls, project: Any, branch: Any, production: Any, user: str | None = None) -> _Namespace:
+        """Return the namespace that `@project` gives a flow with these arguments."""
+        if not isinstance(project, str) or not project:
+            raise NamespacedTriggerException(
+                f"A project's name is text, and {project!r} is not. Write, for example, "
+                '"my_project".'
+            )
+        if branch is not None and not isinstance(branch, str):
+            raise NamespacedTriggerException(
+                f"A branch is text, and {branch!r} is not. Write, for example, "
+                f'"{_valid_part(str(branch))}".'
+            )
+        if not isinstance(production, bool):
+            raise NamespacedTriggerException(
+                f"production is either true or false, and {production!r} is neither. "
+                "Write true or false (in Python True or False), without quotes."
+            )
+        if user is not None and (branch or production):
+            raise NamespacedTriggerException(
+                f"user={user!r} names a user's branch, and branch={branch!r}, "
+                f"production={production!r} name another. Give one of them."
+            )
+        if not (branch or production or user):
+            user_name = os.environ.get("METAFLOW_OWNER", get_username())
+            if not user_name:
+                raise NamespacedTriggerException(
+                    "The branch is that of the user, and Metaflow does not know who "
+                    "that is. Set METAFLOW_USER, or give a branch."
+                )
+        try:
+            # METAFLOW_OWNER replaces the user's name in format_name; one that was
+            # asked for by name is not replaced.
+            _, project_branch = format_name(
+                "flow", project, production or user is not None, branch, get_username()
+            )
+        except MetaflowException as refusal:
+            raise NamespacedTriggerException(
+                f"@project does not take {_describe(project, branch)}: {refusal} "
+                f"Write {_describe(_valid_part(project), _valid_part(branch))}."
+            ) from refusal
+        return cls(project, f"user.{user}" if user else project_branch)
+
+    @classmethod
+    def of_running_flow(cls) -> _Namespace:
+        """Return the namespace that `@project` gave the flow that is running."""
+        project = metaflow.current.get("project_name")
+        branch = metaflow.current.get("branch_name")
+        if not project or not branch:
+            raise NamespacedTriggerException(
+                "No flow with a project is running here, and an event without a project "
+                'would start the listeners of every branch. Put @project(name="my_project") '
+                'on the flow; outside of a flow, give project="my_project" with '
+                'branch="my_branch", production=True or both.'
+            )
+        return cls(project, branch)
+
+    def other(self, project: Any, project_branch: Any) -> _Namespace:
+        """Return another namespace; each part that is None stays as it is here."""
+        if project is not None:
+            _Namespace.of(project, None, True)
+        if project_branch is not None:
+            match = PROJECT_BRANCH.fullmatch(str(project_branch))
+            if not match:
+                raise NamespacedTriggerException(
+                    f"The project_branch {project_branch!r} is not one that @project makes. "
+                    'Write "prod", "prod.bar", "test.bar" or "user.jane".'
+                )
+            _Namespace.of(project or self.project, match["branch"], True)
+        return _Namespace(project or self.project, project_branch or self.branch)
+
+    def __str__(self) -> str:
+        return f"{self.project}.{self.branch}"
+
+    def event_name(self, event: Any, warn: Callable[[str], None]) -> str:
+        """Return the event's name in this namespace: `<project>.<branch>.<event>`."""
+        if not isinstance(event, str):
+            raise NamespacedTriggerException(
+                f'The name of an event is text, and {event!r} is not. Write, for example, "food".'
+            )
+        if not NOT_IN_EVENT_NAMES.sub("", event):
+            raise NamespacedTriggerException(
+                f"The name of an event is empty: {event!r}. Use letters, digits, "
+                '"_", "-" and ".", for example "food".'
+            )
+        given = ".".join((self.project, self.branch, event))
+        name = NOT_IN_EVENT_NAMES.sub("", given)
+        if name != given:
+            warn(f"{given!r} has characters that event names cannot have; the event is {name!r}.")
+        if not HEARD_BY_ARGO.match(name):
+            raise NamespacedTriggerException(
+                f"Argo Events would never hear {name!r}: the name of an event must begin "
+                f"with a letter, and the project {self.project!r} does not. Rename the "
+                f'project, for example to "p{self.project}".'
+            )
+        return name
+
+
+def _valid_part(text: str | None) -> str | None:
+    """Return the nearest text that `@project` takes as a name or a branch."""
+    return text and re.sub(r"[^a-z0-9_]+", "_", text.lower())[:128]
+
+
+def _describe(project: str | None, branch: str | None) -> str:
+    return f'the name "{project}"' + (f' with the branch "{branch}"' if branch else "")
+
+
+def _warn(message: str) -> None:
+    print(f"Namespaced trigger warning: {message}", file=sys.stderr, flush=True)
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or value == ""
+
+
+def _first_present(*values: Any) -> Any:
+    return next((value for value in values if not _is_absent(value)), None)
+
+
+def _evaluate(decorator: str, arguments: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a decorator's arguments with their config expressions evaluated."""
+    try:
+        unpacked, _ = unpack_delayed_evaluator(arguments)
+        evaluated: dict[Any, Any] = resolve_delayed_evaluator(unpacked)
+    except Exception as error:  # an expression can raise anything
+        raise NamespacedTriggerException(
+            f"An argument of {decorator} is a config expression that cannot be evaluated "
+            f"({type(error).__name__}: {error}). Give the config a value for it."
+        ) from error
+    return evaluated
+
+
+class _Refusal(DeployTimeField):
+    """The name of an event that a function gave at deployment, and that is refused.
+
+    Metaflow shows what such a function raises as a traceback. What evaluating a name
+    raises it shows as it is.
+    """
+
+    def __init__(self, refusal: NamespacedTriggerException) -> None:
+        super().__init__("event_name", str, None, None, print_representation="refused")
+        self._refusal = refusal
+
+    def __call__(self, deploy_time: bool = False) -> str:
+        raise self._refusal
+
+
+class _MappingParser:
+    """A Config's parser that refuses what is not a mapping, in one message.
+
+    Without it Metaflow fails on such a value before any decorator runs.
+    """
+
+    def __init__(self, config_name: str, parser: Callable[[str], Any]) -> None:
+        self._config_name = config_name
+        self._parser = parser
+
+    def __call__(self, text: str) -> Any:
+        try:
+            value = self._parser(text)
+        except json.JSONDecodeError as error:
+            raise NamespacedTriggerException(
+                f"The config {self._config_name!r} is not valid JSON ({error}): {text!r}. "
+                f"Write, for example, {_config_value(self._config_name, EXAMPLE_CONFIG)}"
+            ) from error
+        if value is not None:
+            _check_mapping(self._config_name, value)
+        return value
+
+
+def _config_value(config_name: str, config: Mapping[str, Any]) -> str:
+    """Return the option that sets a config, as it is typed in a shell."""
+    return f"--config-value {config_name} {shlex.quote(json.dumps(dict(config)))}"
+
+
+def _check_mapping(config_name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise NamespacedTriggerException(
+            f"The config {config_name!r} is a mapping with the keys name, branch and "
+            f"production, and {value!r} is not. Write, for example, "
+            f"{_config_value(config_name, EXAMPLE_CONFIG)}"
+        )
+
+
+def _flow_configs(mutable_flow: Any) -> dict[str, Any]:
+    """Return the flow's configs by name, None for one without a value.
+
+    `MutableFlow.configs` fails on a config without a value before Metaflow 2.19, and
+    Metaflow before 2.19.10 writes the names in lower case.
+    """
+    try:
+        return dict(mutable_flow.configs)
+    except AttributeError:
+        from metaflow.flowspec import _FlowState
+
+        return dict(mutable_flow._flow_cls._flow_state[_FlowState.CONFIGS])
+
+
+# The trigger arguments that instances of namespaced_trigger have added to flows.
+_placed: list[Any] = []
+
+# What an event may be: a name, a dict of EVENT_KEYS, or a function that returns one.
+Event = str | Mapping[str, Any] | Callable[..., Any]
+
+
+class namespaced_trigger(metaflow.FlowMutator):
+    """Start this flow when an event of its own project and branch is published.
+
+    The flow gets Metaflow's `@trigger` with `<project>.<branch>.<event>`, and its
+    `@project` gets the branch that the config names.
+
+    Parameters
+    ----------
+    event : str, dict or callable, optional
+        What `@trigger` takes, with the name of the event without the namespace: a
+        name, a dict with `name` and `parameters`, or a function that returns one of
+        them at deployment. A dict may also have `project` and `project_branch`
+        (`"prod"`, `"test.bar"`), to listen in another namespace. Exactly one of
+        `event` and `events` is given.
+    events : list or callable, optional
+        Several of them, or a function that returns the list; the flow starts when
+        all have been published.
+    options : dict, optional
+        Handed to `@trigger`, for example `{"reset_at": {"cron": "0 0 * * *"}}`.
+    config_name : str, default "project"
+        Name of the flow's Config with the keys `name`, `branch` and `production`.
+    show_warnings : bool, default True
+        Whether this decorator's warnings are printed to stderr.
+
+    Raises
+    ------
+    NamespacedTriggerException
+        On every command that loads the flow, where the flow could not be deployed
+        or would listen to an event that nobody publishes.
+
+    Examples
+    --------
+    >>> from metaflow import Config, FlowSpec, project
+    >>> @namespaced_trigger(event="food")
+    ... @project(name="foo")
+    ... class HelloFlowDownstream(FlowSpec):
+    ...     project = Config("project", default_value={})
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            event: Event | None = None,
+            events: list[Event] | Callable[..., list[Event]] | None = None,
+            options: Mapping[str, Any] | None = None,
+            config_name: str = "project",
+            show_warnings: bool = True,
+        ) -> None: ...
+
+    _placed_trigger: Any = None
+    _placed_project: Mapping[str, Any] | None = None
+    _own_project: Mapping[str, Any] = {}
+    _namespace: _Namespace | None = None
+
+    def __call__(self, flow_spec: Any = None) -> Any:
+        """Decorate the flow; Metaflow calls this without a flow to start it."""
+        flow = super().__call__(flow_spec)
+        if flow_spec is not None:
+            config_name = self._kwargs.get("config_name", "project")
+            for value in list(vars(flow).values()):
+                if isinstance(value, metaflow.Config) and value.name == config_name:
+                    parser = json.loads if value.parser is None else value.parser
+                    if callable(parser) and not value.kwargs.get("plain"):
+                        value.parser = _MappingParser(config_name, parser)
+        return flow
+
+    def external_init(self) -> None:
+        """Leave the arguments to `pre_mutate`, which every version of Metaflow calls."""
+
+    def pre_mutate(self, mutable_flow: Any) -> None:
+        """Replace `@project` by the config's values and add `@trigger`."""
+        self._take_arguments()
+        self._refuse_other_triggers(mutable_flow)
+        config = self._config(mutable_flow)
+        values = self._project_values(config or {}, self._project_arguments(mutable_flow))
+        self._namespace = _Namespace.of(values["name"], values["branch"], values["production"])
+        self._refuse_flags(config, values)
+        self._place_project(mutable_flow, values)
+        self._place_trigger(mutable_flow, self._namespace)
+
+    def mutate(self, mutable_flow: Any) -> None:
+        """Check that `@project` gave the flow the namespace that it listens in."""
+        actual = _Namespace(
+            metaflow.current.get("project_name"), metaflow.current.get("branch_name")
+        )
+        if actual != self._namespace:
+            raise NamespacedTriggerException(
+                f"This flow listens in the namespace {self._namespace}, and @project made "
+                f"it {actual}: another decorator changed @project afterwards. Set the "
+                "branch in the config alone."
+            )
+
+    def _take_arguments(self) -> None:
+        given = {**dict(enumerate(self._args)), **self._kwargs}
+        arguments = _evaluate("@namespaced_trigger", given)
+        positional = [arguments.pop(index) for index in range(len(self._args))]
+        if positional:
+            raise NamespacedTriggerException(
+                f"@namespaced_trigger takes its arguments by name, and got {positional[0]!r} "
+                f"without one. {WRITE_EVENT}"
+            )
+        known = list(inspect.signature(self._take).parameters)
+        for name in arguments:
+            if name not in known:
+                meant = difflib.get_close_matches(name, known, n=1)
+                raise NamespacedTriggerException(
+                    f"@namespaced_trigger has no argument {name!r}. "
+                    + (f"Write {meant[0]}=. " if meant else "")
+                    + f"It takes {', '.join(known)}."
+                )
+        self._take(**arguments)
+
+    def _take(
+        self,
+        event: Any = None,
+        events: Any = None,
+        options: Any = None,
+        config_name: Any = "project",
+        show_warnings: Any = True,
+    ) -> None:
+        if (event is None) == (events is None):
+            raise NamespacedTriggerException(
+                "@namespaced_trigger takes exactly one of event and events, and got "
+                + ("neither" if event is None else f"event={event!r} and events={events!r}")
+                + f". {WRITE_EVENT}"
+            )
+        is_list = isinstance(events, (list, tuple)) and events
+        if events is not None and not is_list and not callable(events):
+            raise NamespacedTriggerException(
+                f"events is a list, and {events!r} is not one with an event in it. {WRITE_EVENT}"
+            )
+        if not isinstance(config_name, str) or not config_name:
+            raise NamespacedTriggerException(
+                f"config_name is the name of a Config, and {config_name!r} is not. Write, for "
+                'example, config_name="project".'
+            )
+        if options is not None and not isinstance(options, Mapping):
+            raise NamespacedTriggerException(
+                f"options is a dict, and {options!r} is not. Write, for example, "
+                'options={"reset_at": {"cron": "0 0 * * *"}}.'
+            )
+        self._events: Any = events if event is None else [event]
+        self._options: Mapping[str, Any] | None = options
+        self._config_name: str = config_name
+        self._show_warnings = show_warnings
+
+    def _refuse_other_triggers(self, mutable_flow: Any) -> None:
+        for name, _, _, attributes in list(mutable_flow.decorator_specs):
+            if name not in ("trigger", "trigger_on_finish"):
+                continue
+            events = attributes.get("events")
+            if self._placed_trigger is not None and events is self._placed_trigger:
+                # The flow is loaded again, by a second Deployer for example.
+                mutable_flow.remove_decorator(name)
+                continue
+            is_ours = any(events is each for each in _placed)
+            raise NamespacedTriggerException(
+                f"This flow has {'a second @namespaced_trigger' if is_ours else '@' + name} "
+                "beside @namespaced_trigger, and Argo keeps one trigger for a flow. Remove "
+                f"it, and name all events in one decorator: {WRITE_EVENTS}."
+            )
+
+    def _config(self, mutable_flow: Any) -> Mapping[str, Any] | None:
+        """Return the flow's Config, None where the flow has no Config of that name."""
+        configs = _flow_configs(mutable_flow)
+        name = self._config_name
+        if name not in configs and name.lower() not in configs:
+            self._warn(
+                f"The flow has no Config named {name!r}, so its branch can only be the one "
+                "in @project. To set the branch at deployment, add this line to the flow: "
+                f'project = Config("{name}", default_value={{}})'
+            )
+            return None
+        config: Any = configs.get(name, configs.get(name.lower()))
+        if _is_absent(config):
+            return {}
+        _check_mapping(name, config)
+        values: dict[str, Any] = dict(config)
+        for key in values:
+            self._refuse_slip(key)
+        return values
+
+    def _refuse_slip(self, key: Any) -> None:
+        if key in PROJECT_KEYS or not isinstance(key, str):
+            return
+        for meant in difflib.get_close_matches(
+            key.lower(), PROJECT_KEYS, n=1, cutoff=SIMILARITY_OF_A_SLIP
+        ):
+            if abs(len(key) - len(meant)) <= LENGTH_OF_A_SLIP:
+                raise NamespacedTriggerException(
+                    f"The config {self._config_name!r} has the key {key!r}, which would be "
+                    f"ignored. Write {meant!r}, or choose a name that is less like it."
+                )
+
+    def _project_arguments(self, mutable_flow: Any) -> Mapping[str, Any]:
+        """Return what the flow's own `@project` says, config expressions resolved."""
+        for name, _, _, attributes in mutable_flow.decorator_specs:
+            if name == "project" and attributes != self._placed_project:
+                self._own_project = _evaluate("@project", attributes)
+        return self._own_project
+
+    def _project_values(
+        self, config: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return name, branch and production, each from the first that has it."""
+        name = _first_present(arguments.get("name"), config.get("name"))
+        if name is None:
+            raise NamespacedTriggerException(
+                "This flow has no project, so its events would not be kept apart. Put "
+                '@project(name="my_project") on the flow, or a name into the config: '
+                f"{_config_value(self._config_name, {**config, 'name': 'my_project'})}"
+            )
+        if _first_present(config.get("name"), name) != name:
+            self._warn(
+                f"@project says name={name!r} and the config {self._config_name!r} says "
+                f"{config['name']!r}; @project's is used."
+            )
+        return {
+            "name": name,
+            "branch": _first_present(config.get("branch"), arguments.get("branch")),
+            "production": _first_present(
+                config.get("production"), arguments.get("production"), False
+            ),
+        }
+
+    def _refuse_flags(self, config: Mapping[str, Any] | None, values: Mapping[str, Any]) -> None:
+        """Refuse --branch and --production, or their variables, that say otherwise."""
+        context = click.get_current_context(silent=True)
+        if context is None:
+            # In the process of a Runner or Deployer: the command it starts is checked.
+            return
+        flags = {
+            "branch": context.params.get("branch", os.environ.get("METAFLOW_BRANCH")),
+            "production": context.params.get("production"),
+        }
+        other = {key: flag for key, flag in flags.items() if flag and flag != values[key]}
+        if not other:
+            return
+        spelled = [f"--branch {flags['branch']}"] * ("branch" in other)
+        spelled += ["--production"] * ("production" in other)
+        first = (
+            f'Add project = Config("{self._config_name}", default_value={{}}) to the flow. '
+            if config is None
+            else ""
+        )
+        raise NamespacedTriggerException(
+            f"{' '.join(spelled)} (or METAFLOW_{', METAFLOW_'.join(map(str.upper, other))}) is "
+            "not what the config says, and the branch of a flow with @namespaced_trigger is "
+            f"set in its config alone. {first}Write this instead: "
+            f"{_config_value(self._config_name, {**(config or {}), **other})}"
+        )
+
+    def _place_project(self, mutable_flow: Any, values: dict[str, Any]) -> None:
+        # add_decorator(duplicates=OVERRIDE) leaves the old @project in place, and its
+        # tag on the runs (Netflix/metaflow#2739); removing it first does not.
+        mutable_flow.remove_decorator("project")
+        mutable_flow.add_decorator(metaflow.project, deco_kwargs=values)
+        self._placed_project = values
+
+    def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> None:
+        names: list[str] = []  # of this deployment, to find the same name twice
+        if callable(self._events):
+            self._placed_trigger = self._at_deployment(
+                lambda *arguments: [
+                    self._listen(event, namespace, names) for event in self._events(*arguments)
+                ],
+                on_refusal=lambda refusal: [{"name": _Refusal(refusal)}],
+            )
+        else:
+            self._placed_trigger = [self._listen(event, namespace, names) for event in self._events]
+        _placed.append(self._placed_trigger)
+        arguments: dict[str, Any] = {"events": self._placed_trigger}
+        if self._options is not None:
+            arguments["options"] = dict(self._options)
+        mutable_flow.add_decorator(metaflow.trigger, deco_kwargs=arguments)
+
+    def _listen(self, event: Any, own: _Namespace, names: list[str]) -> Any:
+        """Return what `@trigger` takes for an event, its name in its namespace."""
+        if isinstance(event, str):
+            return self._listen_to_name(event, own, names)
+        if isinstance(event, Mapping):
+            unknown = [key for key in event if key not in EVENT_KEYS]
+            if unknown or "name" not in event:
+                problem = f"the key {unknown[0]!r}" if unknown else "no name"
+                raise NamespacedTriggerException(
+                    f"The event {dict(event)!r} has {problem}. An event has a name, and may "
+                    f'have {", ".join(EVENT_KEYS[1:])}: {{"name": "food", "parameters": '
+                    '{"flow_parameter": "payload_key"}}.'
+                )
+            namespace = own.other(event.get("project"), event.get("project_branch"))
+            listened = {key: event[key] for key in EVENT_KEYS[:2] if key in event}
+            if callable(event["name"]):
+                listened["name"] = self._at_deployment(
+                    lambda *context: self._listen_to_name(
+                        event["name"](*context), namespace, names
+                    ),
+                    on_refusal=_Refusal,
+                )
+            else:
+                listened["name"] = self._listen_to_name(event["name"], namespace, names)
+            return listened
+        if callable(event):
+            return self._at_deployment(
+                lambda *context: self._listen(event(*context), own, names),
+                on_refusal=lambda refusal: {"name": _Refusal(refusal)},
+            )
+        raise NamespacedTriggerException(
+            f"An event is a name, a dict with a name, or a function that returns one of them, "
+            f"and {event!r} is none. {WRITE_EVENT}"
+        )
+
+    def _listen_to_name(self, event: Any, namespace: _Namespace, names: list[str]) -> str:
+        name = namespace.event_name(event, self._warn)
+        if name in names:
+            raise NamespacedTriggerException(
+                f"Two events of this flow are the same, {name!r} (one is {event!r}). Leave "
+                "one out, or rename it."
+            )
+        names.append(name)
+        return name
+
+    @staticmethod
+    def _at_deployment(
+        function: Callable[..., Any], on_refusal: Callable[[NamespacedTriggerException], Any]
+    ) -> Callable[[Any], Any]:
+        def evaluate(context: Any) -> Any:
+            try:
+                return function(context)
+            except NamespacedTriggerException as refusal:
+                return on_refusal(refusal)
+
+        return evaluate
+
+    def _warn(self, message: str) -> None:
+        context = click.get_current_context(silent=True)
+        if self._show_warnings and context and context.invoked_subcommand not in TASK_COMMANDS:
+            _warn(message)
+
+    @classmethod
+    def event_name(
+        cls,
+        event: str,
+        *,
+        project: str | None = None,
+        branch: str | None = None,
+        production: bool = False,
+        user: str | None = None,
+    ) -> str:
+        """Return the full name of an event: `<project>.<branch>.<event>`.
+
+        Both the decorator and `raise_event` take their names from here.
+
+        Parameters
+        ----------
+        event : str
+            Name of the event, without the namespace.
+        project : str, optional
+            Name of the project. Without it, the namespace is that of the flow that
+            is running.
+        branch : str, optional
+            The branch, as in `--branch`: `bar` gives `test.bar`.
+        production : bool, default False
+            Whether it is production, as in `--production`: `prod`, or `prod.bar`.
+        user : str, optional
+            Whose branch it is where neither `branch` nor `production` is given. The
+            default is the user that Metaflow knows (METAFLOW_OWNER, METAFLOW_USER or
+            the login), as `@project` has it.
+
+        Returns
+        -------
+        str
+            The name that the event has in Argo.
+
+        Raises
+        ------
+        NamespacedTriggerException
+            Where Metaflow or Argo would not take the name, or where there is neither
+            a project nor a running flow.
+
+        Examples
+        --------
+        >>> namespaced_trigger.event_name("food", project="foo", branch="bar", production=True)
+        'foo.prod.bar.food'
+        >>> namespaced_trigger.event_name("food", project="foo", user="jane")
+        'foo.user.jane.food'
+        """
+        if project is None:
+            namespace = _Namespace.of_running_flow()
+            if branch or production or user:
+                namespace = _Namespace.of(namespace.project, branch, production, user)
+        else:
+            namespace = _Namespace.of(project, branch, production, user)
+        return namespace.event_name(event, _warn)
+
+    @classmethod
+    def raise_event(
+        cls,
+        event_name: str,
+        payload: Mapping[str, Any] | None = None,
+        safe_publish: bool = False,
+        *,
+        ignore_errors: bool = True,
+    ) -> str | None:
+        """Publish an event in the namespace of the flow that is running.
+
+        Parameters
+        ----------
+        event_name : str
+            Name of the event, without the namespace.
+        payload : dict, optional
+            Values for the parameters of the flows that listen: text keys, and values
+            that are valid JSON.
+        safe_publish : bool, default False
+            Whether to publish inside a deployed workflow only, so that a local run
+            starts nothing.
+        ignore_errors : bool, default True
+            Whether a step goes on where the event could not be published; the reason
+            is printed to stderr.
+
+        Returns
+        -------
+        str or None
+            The id of the event, None where nothing was published. An id says that
+            Argo Events took the event, not that a flow starts.
+
+        Raises
+        ------
+        NamespacedTriggerException
+            Where the flow has no project, where the name or the payload could not
+            arrive, and with `ignore_errors=False` where publishing failed.
+        """
+        name = cls.event_name(event_name)
+        content = _payload(payload)
+        if safe_publish and not os.environ.get("ARGO_WORKFLOW_TEMPLATE"):
+            print(
+                f"Event {name!r} was not published: this run is not a deployed workflow, "
+                "and safe_publish=True publishes in those only.",
+                file=sys.stderr,
+            )
+            return None
+
+        # Metaflow loads its integrations when they are first used, not on import.
+        from metaflow.integrations import ArgoEvent
+        from metaflow.metaflow_config import ARGO_EVENTS_WEBHOOK_URL
+
+        try:
+            # Metaflow and ob-metaflow differ in what they do with an error by default.
+            published: str | None = ArgoEvent(name).publish(payload=content, ignore_errors=False)
+        except MetaflowException as error:
+            host = urlsplit(ARGO_EVENTS_WEBHOOK_URL or "").netloc
+            message = (
+                f"Event {name!r} was not published to "
+                f"{host or 'any webhook (METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set)'}: "
+                f"{error.__context__ or error}"
+            )
+            if not ignore_errors:
+                raise NamespacedTriggerException(message) from error
+            print(message, file=sys.stderr)
+            return None
+        return published
+
+
+def _payload(payload: Any) -> dict[str, Any]:
+    """Return the payload, or refuse what would not arrive as it was given."""
+    if payload is None:
+        return {}
+    if not isinstance(payload, Mapping) or not all(isinstance(key, str) for key in payload):
+        raise NamespacedTriggerException(
+            f"The payload is a dict with text keys, and {payload!r} is not. Write, for "
+            'example, {"path": "s3://bucket/key"}.'
+        )
+    for key in ENVELOPE_KEYS:
+        if key in payload:
+            raise NamespacedTriggerException(
+                f"The payload has the key {key!r}, which would replace the event's own. "
+                f'Rename it, for example to "my_{key}".'
+            )
+    content = dict(payload)
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NamespacedTriggerException(
+            f"The payload {payload!r} is not valid JSON: {error}. Use text, numbers, true, "
+            "false, null, lists and dicts."
+        ) from error
+    return content

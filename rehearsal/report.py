@@ -1,0 +1,162 @@
+"""The report: what a rehearsal says while it works, and the table at its end."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .cluster import Publication
+from .run import Run
+from .sensor import Sensor
+
+# Metaflow publishes these by itself after each step; they are for @trigger_on_finish.
+AUTOMATIC_EVENTS = "metaflow."
+NEAREST_NAME = 0.6
+
+_printing = threading.Lock()
+
+
+def say(what: str, about: str) -> None:
+    """Print one line about something that has happened."""
+    with _printing:
+        print(f"[rehearsal] {what:<9} {about}", flush=True)
+
+
+def is_automatic(publication: Publication) -> bool:
+    """Whether Metaflow published the event by itself, after a step."""
+    return str(publication.event.name).startswith(AUTOMATIC_EVENTS)
+
+
+def show_output(run: Run) -> None:
+    """Print what a run has printed."""
+    with _printing:
+        for line in run.log.read_text(errors="replace").splitlines():
+            print(f"[{run.name}] {line}")
+        sys.stdout.flush()
+
+
+class Report:
+    """What happened in a rehearsal."""
+
+    def __init__(
+        self,
+        publications: Sequence[Publication],
+        runs: Sequence[Run],
+        sensors: Sequence[Sensor],
+    ) -> None:
+        self.publications = [
+            each for each in publications if each.listeners or not is_automatic(each)
+        ]
+        self.runs = {run.name: run for run in runs}
+        self.sensors = sensors
+
+    @property
+    def orphans(self) -> list[Publication]:
+        """The events that nobody heard."""
+        return [each for each in self.publications if not each.listeners]
+
+    @property
+    def failures(self) -> list[Run]:
+        """The runs that did not succeed."""
+        return [run for run in self.runs.values() if run.phase != "Succeeded"]
+
+    def as_text(self) -> str:
+        """Return the table of events, then whatever went wrong."""
+        rows = [("EVENT", "PUBLISHED BY", "HEARD BY", "RUN")]
+        for publication in self.publications:
+            first = (str(publication.event.name), publication.publisher or "the command")
+            heard = self._heard(publication) or [("nobody", "")]
+            rows += [first + heard[0], *(("", "", *row) for row in heard[1:])]
+        lines = _table(rows) if len(rows) > 1 else ["No event was published."]
+        lines += [self._orphan(each) for each in self.orphans]
+        lines += [f"Failed: {run.name}" for run in self.failures]
+        lines += [
+            f"Not acted out: {thing} of {sensor.name}"
+            for sensor in self.sensors
+            for thing in sensor.not_acted_out
+        ]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same for machines."""
+        return {
+            "events": [
+                {
+                    "name": each.event.name,
+                    "publisher": each.publisher,
+                    "listeners": each.listeners,
+                    "started": each.started,
+                }
+                for each in self.publications
+            ],
+            "runs": [
+                {
+                    "name": run.name,
+                    "flow": run.annotation("flow_name"),
+                    "project": run.annotation("project_name"),
+                    "branch": run.annotation("branch_name"),
+                    "phase": run.phase,
+                    "seconds": round(run.seconds, 3),
+                }
+                for run in self.runs.values()
+            ],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report for machines to a file."""
+        path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+
+    def _heard(self, publication: Publication) -> list[tuple[str, str]]:
+        started = [(name, self.runs[name].phase.lower()) for name in publication.started]
+        waiting = [
+            (name, "waits for other events")
+            for name in publication.listeners
+            if not any(self._sensor_of(run) == name for run in publication.started)
+        ]
+        return started + waiting
+
+    def _sensor_of(self, run: str) -> str:
+        # Metaflow names a Sensor after its WorkflowTemplate, without the dots.
+        return self.runs[run].deployment.replace(".", "-")
+
+    def _orphan(self, publication: Publication) -> str:
+        listened = {
+            dependency.event_name: sensor.name
+            for sensor in self.sensors
+            for dependency in sensor.dependencies
+            if dependency.event_name
+        }
+        name = str(publication.event.name)
+        if name in listened:
+            return f"Orphan: nobody heard {name}; {self._why_not(publication)}"
+        for nearest in difflib.get_close_matches(name, listened, n=1, cutoff=NEAREST_NAME):
+            return (
+                f"Orphan: nobody heard {name}; the nearest name that somebody listens to is "
+                f"{nearest} ({listened[nearest]})"
+            )
+        return f"Orphan: nobody heard {name}" + ("" if listened else "; nobody listens at all")
+
+    def _why_not(self, publication: Publication) -> str:
+        for sensor in self.sensors:
+            for dependency in sensor.dependencies:
+                if dependency.event_name != publication.event.name:
+                    continue
+                if not sensor.subscribes:
+                    return f"{sensor.name} is dead: its event must begin with a letter"
+                failing = ", ".join(map(str, dependency.failing(publication.event)))
+                if failing:
+                    return f"{sensor.name} asks that {failing}"
+        return "its listener was deployed afterwards"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

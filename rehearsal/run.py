@@ -1,0 +1,218 @@
+"""The run: a Workflow, run as its pod would run it.
+
+The command comes out of the deployed WorkflowTemplate. A pod unpacks the code
+package, sets the parameters and runs `init` and one `step`; here `run` takes the place
+of those two, and everything else is left as Metaflow compiled it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from . import pod
+from .cluster import PUBLISHER_HEADER, Publication
+
+_UNPACK = re.compile(r"exit 1; fi && (?P<unpack>.*?) && mflog 'Task is starting\.'", re.DOTALL)
+_PARAMETERS = re.compile(
+    r"(?P<set>python -m metaflow\.plugins\.argo\.set_parameters (?P<file>\w+) \S.*?)"
+    r" && (?P<export>\. `pwd`/(?P=file))",
+    re.DOTALL,
+)
+_INIT = re.compile(
+    r"2>/dev/null; then (?P<options>python .*?) init (?P<arguments>.*?); fi && ", re.DOTALL
+)
+_TASK = re.compile(r"--run-id \S+ --task-id \S+")
+
+# What a pod says about its cluster; a rehearsed run has its own.
+_OPTIONS_OF_A_POD = (
+    "--quiet",
+    "--metadata=",
+    "--environment=",
+    "--datastore=",
+    "--datastore-root=",
+    "--with kubernetes:",
+)
+_OPTIONS_OF_A_RUN = (
+    "--metadata=local",
+    "--datastore=local",
+    "--environment=local",
+    "--with=rehearsal_pod.inside_pod",
+)
+# Of a task, not of a run. METAFLOW_RUN_ID is also how a parameter "id" is set.
+_VARIABLES_OF_A_TASK = (
+    "METAFLOW_RUN_ID",
+    "METAFLOW_STEP_NAME",
+    "METAFLOW_TASK_ID",
+    "METAFLOW_RETRY_COUNT",
+)
+SECONDS_TO_STOP = 3
+
+
+class UnknownTemplate(Exception):
+    """A WorkflowTemplate that was not compiled as this rehearsal knows it."""
+
+
+@dataclass
+class Run:
+    """A Workflow's run and how it ended."""
+
+    workflow: dict[str, Any]
+    template: dict[str, Any]
+    causes: list[Publication]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    seconds: float = 0
+
+    @property
+    def name(self) -> str:
+        """The Workflow's name."""
+        return str(self.workflow["metadata"]["name"])
+
+    @property
+    def deployment(self) -> str:
+        """The name of the WorkflowTemplate."""
+        return str(self.template["metadata"]["name"])
+
+    def annotation(self, name: str) -> str | None:
+        """Return what Metaflow noted on the WorkflowTemplate, `project_name` for example."""
+        annotations: dict[str, str] = self.template["metadata"]["annotations"]
+        return annotations.get(f"metaflow/{name}")
+
+    @property
+    def phase(self) -> str:
+        """Pending, Running, Succeeded, Failed or Error, as Argo has them."""
+        return str(self.workflow["status"]["phase"])
+
+    @phase.setter
+    def phase(self, phase: str) -> None:
+        finished = phase not in ("Pending", "Running")
+        self.workflow["status"] = {
+            "phase": phase,
+            "finishedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if finished else None,
+        }
+
+    @property
+    def log(self) -> Path:
+        """The file with what the run has printed."""
+        return self.folder / "output.txt"
+
+    def start(self, packages: Mapping[str, bytes], environment: Mapping[str, str]) -> None:
+        """Unpack the code package and start the flow.
+
+        Raises
+        ------
+        UnknownTemplate
+            Where Metaflow compiled the template in a way that is not known here.
+        """
+        container = self._container()
+        variables = {**environment, **self._variables(container)}
+        script = self._script(container["command"][-1])
+
+        home = self.folder / "pod"
+        out = self.folder / "out"
+        for folder in (home, out):
+            folder.mkdir(parents=True)
+        shutil.copy(pod.__file__, self.folder / "rehearsal_pod.py")
+        location = urlsplit(variables["METAFLOW_CODE_URL"])
+        (home / "job.tar").write_bytes(packages[f"/{location.netloc}{location.path}"])
+
+        variables["PYTHONPATH"] = os.fspath(self.folder)
+        variables["REHEARSAL_MNT_OUT"] = os.fspath(out)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["bash", "-c", script],
+                cwd=home,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """End the run and all that it started."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def _container(self) -> dict[str, Any]:
+        """Return the container of the flow's first step, which sets the parameters."""
+        for template in self.template["spec"]["templates"]:
+            container: dict[str, Any] = template.get("container") or {}
+            if " init --run-id " in (container.get("command") or [""])[-1]:
+                return container
+        raise UnknownTemplate(f"{self.deployment} has no step that this rehearsal can start")
+
+    def _variables(self, container: Mapping[str, Any]) -> dict[str, str]:
+        variables = {
+            each["name"]: self._substitute(str(each["value"]))
+            for each in container["env"]
+            if each.get("value") is not None and each["name"] not in _VARIABLES_OF_A_TASK
+        }
+        headers = json.loads(variables["METAFLOW_SERVICE_HEADERS"])
+        headers[PUBLISHER_HEADER] = self.name
+        variables["METAFLOW_SERVICE_HEADERS"] = json.dumps(headers)
+        return variables
+
+    def _script(self, pod_script: str) -> str:
+        """Return the script of the pod, with `run` in the place of `init` and `step`."""
+        unpack, init = _UNPACK.search(pod_script), _INIT.search(pod_script)
+        if not unpack or not init:
+            raise UnknownTemplate(f"{self.deployment} has a script that is not known here")
+        options = shlex.split(init["options"].replace("--with ", "--with="))
+        kept = [
+            option
+            for option in options
+            if not option.startswith(_OPTIONS_OF_A_POD) and not _is_kubernetes(option)
+        ]
+        arguments = _TASK.sub("", init["arguments"])
+        commands = [f'python() {{ {shlex.quote(sys.executable)} "$@"; }}', unpack["unpack"]]
+        if parameters := _PARAMETERS.search(pod_script):
+            rename = r"sed -i.init 's/^export METAFLOW_INIT_/export METAFLOW_RUN_/'"
+            commands += [
+                parameters["set"],
+                f"{rename} {parameters['file']}",
+                parameters["export"],
+            ]
+        commands.append(f"{shlex.join([*kept, *_OPTIONS_OF_A_RUN])} run {arguments}")
+        return self._substitute(" && ".join(commands))
+
+    def _substitute(self, text: str) -> str:
+        """Replace what Argo replaces in a template: `{{workflow.name}}` and its kin."""
+        given = {
+            each["name"]: each.get("value")
+            for source in (self.template, self.workflow)
+            for each in source["spec"].get("arguments", {}).get("parameters") or ()
+        }
+        plain = {f"workflow.parameters.{name}": value for name, value in given.items()}
+        plain["workflow.name"] = self.name
+        encoded = {
+            f"=toBase64(workflow.parameters['{name}'])": base64.b64encode(
+                (value or "").encode()
+            ).decode()
+            for name, value in given.items()
+        }
+        known = {**plain, **encoded}
+        return re.sub(r"\{\{(.*?)\}\}", lambda found: known.get(found[1], found[0]) or "", text)
+
+
+def _is_kubernetes(option: str) -> bool:
+    return option.startswith("--with=kubernetes")

@@ -1,0 +1,168 @@
+"""The stage: brings the command, the cluster and the runs together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Observer, Publication
+from .report import Report, is_automatic, say, show_output
+from .run import Run, UnknownTemplate
+from .sensor import Sensor
+
+# Variables that say how Metaflow and its clients reach the user's own systems.
+_PREFIXES_LEFT_OUT = ("METAFLOW_", "AWS_", "ARGO_", "KUBE")
+_KEPT = ("METAFLOW_USER",)
+
+
+class Stage(Observer):
+    """A rehearsal: runs a command against a cluster, and what it starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cluster = Cluster(self)
+        self.runs: list[Run] = []
+        self._unfinished = 0
+        self._changed = threading.Condition()
+        self._runners = ThreadPoolExecutor(max_workers=os.cpu_count())
+
+    def rehearse(self, command: Sequence[str]) -> int:
+        """Run the command and wait for all that it starts; return its exit status."""
+        environment = self._environment()
+        process: subprocess.Popen[bytes] | None = None
+        with self.cluster.serve():
+            try:
+                process = subprocess.Popen(command, env=environment)
+                status = process.wait()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._unfinished == 0)
+                return status
+            finally:
+                self._runners.shutdown(wait=False, cancel_futures=True)
+                if process is not None and process.poll() is None:
+                    process.terminate()
+                for run in self.runs:
+                    run.stop()
+
+    def report(self) -> Report:
+        """Return what has happened."""
+        return Report(self.cluster.publications, self.runs, list(self.cluster.sensors.values()))
+
+    def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:
+        """Say what was deployed."""
+        name = template["metadata"]["name"]
+        if sensor is None:
+            say("deployed", name)
+        else:
+            events = (each.event_name or each.name for each in sensor.dependencies)
+            say("listens", f"{name} to {' and '.join(events)}")
+
+    def published(self, publication: Publication) -> None:
+        """Say which event was published; Metaflow's automatic ones only where heard."""
+        if is_automatic(publication) and not publication.listeners:
+            return
+        publisher = publication.publisher or "the command"
+        say("published", f"{publication.event.name} by {publisher}")
+
+    def created(self, workflow: dict[str, Any], publications: list[Publication]) -> None:
+        """Run a Workflow as soon as a core is free."""
+        template = self.cluster.get(
+            workflow["metadata"]["namespace"],
+            "workflowtemplates",
+            workflow["spec"]["workflowTemplateRef"]["name"],
+        )
+        with self._changed:
+            run = Run(workflow, template, publications, self.folder / f"run-{len(self.runs)}")
+            self.runs.append(run)
+            self._unfinished += 1
+        if publications:
+            names = " and ".join(str(each.event.name) for each in publications)
+            say("started", f"{run.name} by {names}")
+        else:
+            say("triggered", run.name)
+        self._runners.submit(self._run, run)
+
+    def _run(self, run: Run) -> None:
+        started = time.monotonic()
+        try:
+            run.phase = "Running"
+            run.start(self.cluster.packages, self._environment())
+            assert run.process is not None  # start() has just set it
+            run.phase = "Failed" if run.process.wait() else "Succeeded"
+        except (UnknownTemplate, OSError, KeyError) as error:
+            run.phase = "Error"
+            say("error", f"{run.name}: {error}")
+        run.seconds = time.monotonic() - started
+        if run.phase == "Failed":
+            show_output(run)
+        say(run.phase.lower(), f"{run.name} after {run.seconds:.1f} s")
+        with self._changed:
+            self._unfinished -= 1
+            self._changed.notify_all()
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment in which Metaflow takes the stand-in for its cluster."""
+        url, token = self.cluster.url, self.cluster.token
+        home = self.folder / "metaflow"
+        home.mkdir(exist_ok=True)
+        kubeconfig = self.folder / "kubeconfig.json"
+        kubeconfig.write_text(json.dumps(_kubeconfig(url, token)))
+        bin_folder = os.path.dirname(sys.executable)
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _KEPT or not name.startswith(_PREFIXES_LEFT_OUT)
+        }
+        return {
+            "METAFLOW_USER": _user(own),
+            **own,
+            "PATH": os.pathsep.join(filter(None, (bin_folder, own.get("PATH")))),
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            "KUBECONFIG": os.fspath(kubeconfig),
+            "AWS_ACCESS_KEY_ID": token,
+            "AWS_SECRET_ACCESS_KEY": token,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "METAFLOW_HOME": os.fspath(home),
+            "METAFLOW_DATASTORE_SYSROOT_LOCAL": os.fspath(home),
+            "METAFLOW_DEFAULT_DATASTORE": "s3",
+            "METAFLOW_DEFAULT_METADATA": "local",
+            "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/metaflow",
+            "METAFLOW_S3_ENDPOINT_URL": url,
+            "METAFLOW_KUBERNETES_NAMESPACE": NAMESPACE,
+            "METAFLOW_ARGO_EVENTS_EVENT": "metaflow-event",
+            "METAFLOW_ARGO_EVENTS_EVENT_BUS": "default",
+            "METAFLOW_ARGO_EVENTS_EVENT_SOURCE": "argo-events-webhook",
+            "METAFLOW_ARGO_EVENTS_SERVICE_ACCOUNT": "operate-workflow-sa",
+            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": url + WEBHOOK_PATH,
+            "METAFLOW_ARGO_EVENTS_WEBHOOK_AUTH": "service",
+            "METAFLOW_SERVICE_HEADERS": json.dumps({"Authorization": f"Bearer {token}"}),
+        }
+
+
+def _user(environment: Mapping[str, str]) -> str:
+    """Return a name for the user's branch where Metaflow would find none, as for root."""
+    names = (environment.get(name) for name in ("SUDO_USER", "USERNAME", "USER"))
+    return next((name for name in names if name and name != "root"), "rehearsal")
+
+
+def _kubeconfig(url: str, token: str) -> dict[str, Any]:
+    name = "rehearsal"
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "clusters": [{"name": name, "cluster": {"server": url}}],
+        "users": [{"name": name, "user": {"token": token}}],
+    }
