@@ -65,7 +65,7 @@ EXAMPLE_CONFIG = {"branch": "bar", "production": True}
 
 # Commands that Metaflow starts for each task: the command that the user typed has
 # warned already.
-TASK_COMMANDS = ("init", "step", "spin-step")
+TASK_COMMANDS = (["init"], ["step"], ["spin-step"])
 
 
 class NamespacedTriggerException(MetaflowException):
@@ -622,7 +622,9 @@ class namespaced_trigger(metaflow.FlowMutator):
 
     def _warn(self, message: str) -> None:
         context = click.get_current_context(silent=True)
-        if self._show_warnings and context and context.invoked_subcommand not in TASK_COMMANDS:
+        # Without a context this is a Runner's or Deployer's own process: the command
+        # that it starts warns.
+        if self._show_warnings and context and context.saved_args[:1] not in TASK_COMMANDS:
             _warn(message)
 
     @classmethod

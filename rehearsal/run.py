@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import pod
 from .cluster import PUBLISHER_HEADER, Publication
 
 _UNPACK = re.compile(r"exit 1; fi && (?P<unpack>.*?) && mflog 'Task is starting\.'", re.DOTALL)
@@ -126,7 +125,8 @@ class Run:
         out = self.folder / "out"
         for folder in (home, out):
             folder.mkdir(parents=True)
-        shutil.copy(pod.__file__, self.folder / "rehearsal_pod.py")
+        # Copied, not imported: this process must not load Metaflow and its settings.
+        shutil.copy(Path(__file__).with_name("pod.py"), self.folder / "rehearsal_pod.py")
         location = urlsplit(variables["METAFLOW_CODE_URL"])
         (home / "job.tar").write_bytes(packages[f"/{location.netloc}{location.path}"])
 
@@ -143,15 +143,27 @@ class Run:
                 start_new_session=True,
             )
 
-    def stop(self) -> None:
-        """End the run and all that it started."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        os.killpg(self.process.pid, signal.SIGTERM)
+    def terminate(self) -> None:
+        """Ask the run, and all that it started, to end."""
+        self._signal(signal.SIGTERM)
+
+    def wait_until_gone(self) -> None:
+        """Wait until nothing of the run is left, and end by force what does not end."""
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        while self._signal(0) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> bool:
+        """Send a signal to the run's processes; return whether there are any."""
+        if self.process is None:
+            return False
+        self.process.poll()
         try:
-            self.process.wait(SECONDS_TO_STOP)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _container(self) -> dict[str, Any]:
         """Return the container of the flow's first step, which sets the parameters."""

@@ -21,6 +21,8 @@ from .sensor import Sensor
 # Variables that say how Metaflow and its clients reach the user's own systems.
 _PREFIXES_LEFT_OUT = ("METAFLOW_", "AWS_", "ARGO_", "KUBE")
 _KEPT = ("METAFLOW_USER",)
+# kubernetes 35 sends every request to the proxy, whatever no_proxy says.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 
 
 class Stage(Observer):
@@ -37,6 +39,8 @@ class Stage(Observer):
     def rehearse(self, command: Sequence[str]) -> int:
         """Run the command and wait for all that it starts; return its exit status."""
         environment = self._environment()
+        for proxy in _PROXIES:
+            environment.pop(proxy, None)
         process: subprocess.Popen[bytes] | None = None
         with self.cluster.serve():
             try:
@@ -44,13 +48,15 @@ class Stage(Observer):
                 status = process.wait()
                 with self._changed:
                     self._changed.wait_for(lambda: self._unfinished == 0)
-                return status
+                return status if status >= 0 else 128 - status  # as a shell has it
             finally:
                 self._runners.shutdown(wait=False, cancel_futures=True)
                 if process is not None and process.poll() is None:
                     process.terminate()
                 for run in self.runs:
-                    run.stop()
+                    run.terminate()
+                for run in self.runs:
+                    run.wait_until_gone()
 
     def report(self) -> Report:
         """Return what has happened."""
@@ -115,6 +121,8 @@ class Stage(Observer):
         home.mkdir(exist_ok=True)
         kubeconfig = self.folder / "kubeconfig.json"
         kubeconfig.write_text(json.dumps(_kubeconfig(url, token)))
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
         bin_folder = os.path.dirname(sys.executable)
         own = {
             name: value
@@ -125,8 +133,11 @@ class Stage(Observer):
             "METAFLOW_USER": _user(own),
             **own,
             "PATH": os.pathsep.join(filter(None, (bin_folder, own.get("PATH")))),
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
+            "TMPDIR": os.fspath(temporary),
+            **{
+                name: ",".join(filter(None, (own.get(name), "127.0.0.1")))
+                for name in ("NO_PROXY", "no_proxy")
+            },
             "KUBECONFIG": os.fspath(kubeconfig),
             "AWS_ACCESS_KEY_ID": token,
             "AWS_SECRET_ACCESS_KEY": token,

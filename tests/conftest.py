@@ -1,0 +1,166 @@
+"""What the tests share: real commands, a stand-in cluster and a webhook that records."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rehearsal.sensor import Sensor
+from rehearsal.stage import Stage
+
+ROOT = Path(__file__).parent.parent
+SECONDS_FOR_A_COMMAND = 120
+
+FLOW = """\
+from metaflow import *
+from namespaced_trigger import namespaced_trigger
+
+{source}
+    @step
+    def start(self):
+{start}
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    DemoFlow()
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    @property
+    def message(self) -> str:
+        """What Metaflow printed of an error, on one line."""
+        return " ".join(self.stderr.split())
+
+
+class QuietStage(Stage):
+    """A cluster that takes note of what is deployed and runs nothing."""
+
+    def created(self, *_: Any) -> None:
+        pass
+
+
+@dataclass
+class Workbench:
+    """A folder with flows, and the cluster that their commands reach."""
+
+    folder: Path
+    stage: Stage
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sensors(self) -> dict[str, Sensor]:
+        return self.stage.cluster.sensors
+
+    def flow(self, source: str, start: str = "print('started')", name: str = "flow.py") -> Path:
+        """Write DemoFlow, with what stands above its steps and in its first step."""
+        path = self.folder / name
+        source = textwrap.dedent(source).rstrip() + "\n"
+        start = textwrap.indent(textwrap.dedent(start), " " * 8)
+        path.write_text(FLOW.format(source=source, start=start))
+        return path
+
+    def environment(self) -> dict[str, str]:
+        environment = {
+            **self.stage._environment(),
+            "METAFLOW_USER": "alice",
+            "PYTHONPATH": os.fspath(ROOT),
+            **self.variables,
+        }
+        return {key: value for key, value in environment.items() if value != "(unset)"}
+
+    def run(self, *command: str | Path) -> Result:
+        """Run a Python program, a flow for example, as a user would."""
+        process = subprocess.run(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_FOR_A_COMMAND,
+        )
+        return Result(process.returncode, process.stdout, process.stderr)
+
+    def deploy(self, flow: Path, *options: str) -> Result:
+        return self.run(flow, *options, "argo-workflows", "create")
+
+    def listened(self, flow: Path, *options: str) -> list[str]:
+        """Deploy a flow, and return the events that its Sensor waits for."""
+        result = self.deploy(flow, *options)
+        assert result.status == 0, result.output
+        (sensor,) = self.sensors.values()
+        return [str(dependency.event_name) for dependency in sensor.dependencies]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Workbench]:
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    stage = QuietStage(tmp_path)
+    with stage.cluster.serve():
+        yield Workbench(folder, stage)
+
+
+@dataclass
+class Webhook:
+    """A webhook that records what it was sent, and answers as it was told to."""
+
+    status: int = 200
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        return [request["payload"]["name"] for request in self.requests]
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    record = Webhook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            record.requests.append(json.loads(body))
+            record.headers.append(dict(self.headers))
+            self.send_response(record.status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    record.url = f"http://127.0.0.1:{server.server_port}/metaflow-event"
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield record
+    server.shutdown()
+    server.server_close()

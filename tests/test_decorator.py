@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import textwrap
+
+import pytest
+from conftest import Workbench
+
+LISTENER = """
+@namespaced_trigger(event="food")
+@project({project})
+class DemoFlow(FlowSpec):
+    project = Config("project", default_value={{}})
+"""
+PRINT_TAGS = """
+from metaflow import Flow, namespace
+namespace(None)
+print(*(tag for tag in Flow("DemoFlow").latest_run.tags if "project" in tag))
+"""
+
+
+def config(**values: object) -> tuple[str, ...]:
+    return ("--config-value", "project", json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "listened"),
+    [
+        ('name="foo"', config(branch="bar", production=True), "foo.prod.bar.food"),
+        ('name="foo"', config(branch="bar"), "foo.test.bar.food"),
+        ('name="foo"', config(production=True), "foo.prod.food"),
+        ('name="foo"', (), "foo.user.alice.food"),
+        ('name="foo", branch="bar"', (), "foo.test.bar.food"),
+        ('name="foo", branch="bar"', config(production=True), "foo.prod.bar.food"),
+        ('name="foo", branch="x", production=True', config(branch="bar"), "foo.prod.bar.food"),
+        (
+            'name="foo", branch="bar", production=True',
+            config(production=False),
+            "foo.test.bar.food",
+        ),
+        (
+            'name="foo", branch="bar", production=True',
+            config(branch=None, production=""),
+            "foo.prod.bar.food",
+        ),
+        ('name="foo"', config(name="other"), "foo.user.alice.food"),
+        ('branch="bar"', config(name="foo"), "foo.test.bar.food"),
+        ('name=config_expr("project").name', config(name="foo"), "foo.user.alice.food"),
+        ('**config_expr("project")', config(name="foo", branch="bar"), "foo.test.bar.food"),
+    ],
+)
+def test_a_listener_takes_each_value_from_the_config_then_from_project(
+    bench: Workbench, arguments: str, options: tuple[str, ...], listened: str
+) -> None:
+    flow = bench.flow(LISTENER.format(project=arguments))
+    assert bench.listened(flow, *options) == [listened]
+
+
+def test_the_owner_of_a_deployment_names_the_user_branch(bench: Workbench) -> None:
+    bench.variables["METAFLOW_OWNER"] = "jane.doe"
+    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    assert bench.listened(flow) == ["foo.user.jane.doe.food"]
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_the_decorator_works_above_and_below_project(bench: Workbench, above: bool) -> None:
+    decorators = ['@namespaced_trigger(events=["food", "drink"])', '@project(name="foo")']
+    source = "\n".join(decorators if above else reversed(decorators))
+    flow = bench.flow(f"{source}\nclass DemoFlow(FlowSpec):\n    project = Config('project')")
+    assert bench.listened(flow, *config(branch="bar")) == [
+        "foo.test.bar.food",
+        "foo.test.bar.drink",
+    ]
+
+
+def test_a_flow_without_project_gets_the_name_in_its_config(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        @namespaced_trigger(event="food", config_name="deployment")
+        class DemoFlow(FlowSpec):
+            settings = Config("deployment", default_value={"name": "foo", "branch": "bar"})
+        """
+    )
+    assert bench.listened(flow) == ["foo.test.bar.food"]
+
+
+def test_options_are_handed_to_trigger(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        @namespaced_trigger(event="food", options={"reset_at": {"cron": "0 0 * * *"}})
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            project = Config("project", default_value={})
+        """
+    )
+    bench.listened(flow)
+    (sensor,) = bench.sensors.values()
+    assert "0 0 * * *" in sensor.not_acted_out[0]
+
+
+def test_flags_that_say_what_the_config_says_pass(bench: Workbench) -> None:
+    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    options = ("--branch", "bar", "--production", *config(branch="bar", production=True))
+    assert bench.listened(flow, *options) == ["foo.prod.bar.food"]
+
+
+def test_the_config_decides_for_the_whole_flow(bench: Workbench) -> None:
+    flow = bench.flow(
+        LISTENER.format(project='name="foo"'),
+        start="print(current.branch_name, current.is_production, current.project_flow_name)",
+    )
+    options = config(branch="bar", production=True)
+    result = bench.run(flow, *options, "--datastore", "local", "run")
+    assert result.status == 0, result.output
+    assert "prod.bar True foo.prod.bar.DemoFlow" in result.output
+    assert result.output.count("Project: foo, Branch: prod.bar") == 1
+    (bench.folder / "tags.py").write_text(PRINT_TAGS)
+    tags = bench.run("tags.py").stdout.split()
+    assert sorted(tags) == ["project:foo", "project_branch:prod.bar"]
+
+    assert bench.deploy(flow, *options).status == 0
+    names = [item["metadata"]["name"] for item in templates(bench)]
+    assert names == ["foo.prod.bar.demoflow"]
+
+
+def templates(bench: Workbench) -> list[dict[str, dict[str, str]]]:
+    return bench.stage.cluster.list_all("default", "workflowtemplates")
+
+
+WARNING = "Namespaced trigger warning:"
+WARNED = [
+    pytest.param(
+        'event="food"',
+        "",
+        (),
+        "The flow has no Config named 'project', so its branch can only be the one in @project. "
+        "To set the branch at deployment, add this line to the flow: "
+        'project = Config("project", default_value={})',
+        id="no Config",
+    ),
+    pytest.param(
+        'event="food"',
+        'project = Config("project")',
+        config(name="other"),
+        "@project says name='foo' and the config 'project' says 'other'; @project's is used.",
+        id="two names",
+    ),
+    pytest.param(
+        'event="fo od!"',
+        'project = Config("project", default_value={})',
+        (),
+        "'foo.user.alice.fo od!' has characters that event names cannot have; the event is "
+        "'foo.user.alice.food'.",
+        id="characters",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "body", "options", "warning"), WARNED)
+def test_a_warning_is_printed_once_for_a_command(
+    bench: Workbench, arguments: str, body: str, options: tuple[str, ...], warning: str
+) -> None:
+    source = textwrap.dedent(
+        f"""
+        @namespaced_trigger({arguments})
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            {body}
+        """
+    )
+    flow = bench.flow(source)
+    result = bench.run(flow, *options, "--datastore", "local", "run")
+    assert result.status == 0, result.output
+    assert result.stderr.count(f"{WARNING} {warning}\n") == 1
+    assert result.output.count(WARNING) == 1
+    assert bench.listened(flow, *options) == ["foo.user.alice.food"]
+
+    silent = bench.flow(source.replace("event=", "show_warnings=False, event="))
+    assert WARNING not in bench.run(silent, *options, "show").output
+
+
+def test_two_events_of_a_user_with_an_address_for_a_name_are_the_same_on_both_sides(
+    bench: Workbench,
+) -> None:
+    bench.variables["METAFLOW_USER"] = "jane+x@example.com"
+    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    assert bench.listened(flow) == ["foo.user.janexexample.com.food"]

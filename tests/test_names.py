@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import Workbench
+
+from namespaced_trigger import NamespacedTriggerException, namespaced_trigger
+
+event_name = namespaced_trigger.event_name
+
+
+@pytest.fixture(autouse=True)
+def alice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAFLOW_OWNER", "alice")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"branch": "bar", "production": True}, "foo.prod.bar.food"),
+        ({"branch": "bar"}, "foo.test.bar.food"),
+        ({"production": True}, "foo.prod.food"),
+        ({"user": "jane"}, "foo.user.jane.food"),
+        ({}, "foo.user.alice.food"),
+    ],
+)
+def test_a_name_is_the_namespace_of_project_and_the_event(
+    arguments: dict[str, Any], name: str
+) -> None:
+    assert event_name("food", project="foo", **arguments) == name
+
+
+def test_characters_that_names_cannot_have_go_with_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = event_name("frésh food/v2.1-a_b\n", project="foo", production=True)
+    assert name == "foo.prod.frshfoodv2.1-a_b"
+    assert capsys.readouterr().err == (
+        "Namespaced trigger warning: 'foo.prod.frésh food/v2.1-a_b\\n' has characters that event "
+        "names cannot have; the event is 'foo.prod.frshfoodv2.1-a_b'.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments", "message"),
+    [
+        ("food", {"project": ""}, "A project's name is text, and '' is not."),
+        ("food", {"project": "Foo"}, '@project does not take the name "Foo"'),
+        ("food", {"project": "2fast", "production": True}, "would never hear '2fast.prod.food'"),
+        ("", {"project": "foo"}, "The name of an event is empty: ''."),
+        (5, {"project": "foo"}, "The name of an event is text, and 5 is not."),
+        ("food", {"project": "foo", "production": "yes"}, "and 'yes' is neither"),
+        ("food", {"project": "foo", "branch": "a", "user": "jane"}, "Give one of them."),
+        ("food", {}, "No flow with a project is running here"),
+    ],
+)
+def test_what_could_not_be_heard_has_no_name(
+    event: Any, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(NamespacedTriggerException) as refusal:
+        event_name(event, **arguments)
+    assert message in str(refusal.value)
+
+
+def test_without_a_project_the_name_is_that_of_the_running_flow(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            pass
+        """,
+        start="""
+        name = namespaced_trigger.event_name
+        print(name("food"), name("food", branch="other"), name("food", user="jane"))
+        """,
+    )
+    result = bench.run(flow, "--branch", "bar", "--production", "--datastore", "local", "run")
+    assert "foo.prod.bar.food foo.test.other.food foo.user.jane.food" in result.stdout
+
+
+def test_the_current_user_is_needed_for_a_user_branch_alone(bench: Workbench) -> None:
+    (bench.folder / "names.py").write_text(
+        "from namespaced_trigger import namespaced_trigger as t\n"
+        'print(t.event_name("food", project="foo", user="jane"))\n'
+        't.event_name("food", project="foo")\n'
+    )
+    for name in ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER"):
+        bench.variables[name] = "(unset)"
+    result = bench.run("names.py")
+    assert result.stdout == "foo.user.jane.food\n"
+    assert "Set METAFLOW_USER, or give a branch." in result.stderr

@@ -1,0 +1,298 @@
+"""`python -m rehearsal` with real flows, from the outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, SECONDS_FOR_A_COMMAND
+
+PUBLISHER = """
+from metaflow import FlowSpec, project, step
+from namespaced_trigger import namespaced_trigger
+
+@project(name="foo")
+class UpFlow(FlowSpec):
+    @step
+    def start(self):
+        {publish}
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    UpFlow()
+"""
+LISTENER = """
+from metaflow import *
+from namespaced_trigger import namespaced_trigger
+
+@namespaced_trigger({events})
+@project(name="foo")
+class DownFlow(FlowSpec):
+    project = Config("project", default_value={{"branch": "bar"}})
+    {parameters}
+    @step
+    def start(self):
+        {body}
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    DownFlow()
+"""
+CREATE_AND_TRIGGER = """
+set -e
+python down.py argo-workflows create
+python up.py --branch bar argo-workflows create
+python up.py --branch bar argo-workflows trigger
+"""
+
+
+@dataclass
+class Rehearsal:
+    status: int
+    output: str
+    report: dict[str, Any]
+
+    @property
+    def table(self) -> list[str]:
+        return self.output.partition("\n\nEVENT ")[2].splitlines()
+
+
+def write_flows(
+    folder: Path,
+    publish: str = 'namespaced_trigger.raise_event("food", safe_publish=True)',
+    events: str = 'event="food"',
+    parameters: str = "",
+    body: str = "print('by', current.trigger.event.name)",
+) -> None:
+    (folder / "up.py").write_text(PUBLISHER.format(publish=publish))
+    listener = LISTENER.format(events=events, parameters=parameters, body=body)
+    (folder / "down.py").write_text(listener)
+
+
+def rehearse(folder: Path, script: str, **variables: str) -> Rehearsal:
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), **variables}
+    report = folder / "report.json"
+    process = subprocess.run(
+        [sys.executable, "-m", "rehearsal", "--report", report, "bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS_FOR_A_COMMAND,
+    )
+    content = json.loads(report.read_text()) if report.exists() else {}
+    return Rehearsal(process.returncode, process.stdout, content)
+
+
+def test_an_event_starts_the_listener_of_its_own_namespace_only(tmp_path: Path) -> None:
+    write_flows(tmp_path)
+    other = (
+        """python down.py --config-value project '{"branch": "other"}' argo-workflows create\n"""
+    )
+    rehearsal = rehearse(tmp_path, other + CREATE_AND_TRIGGER)
+    assert rehearsal.status == 0, rehearsal.output
+    (event,) = rehearsal.report["events"]
+    assert event["name"] == "foo.test.bar.food"
+    assert event["listeners"] == ["foo-test-bar-downflow"]
+    (started,) = event["started"]
+    assert started.startswith("foo.test.bar.downflow-")
+    for line in (
+        "[rehearsal] deployed  foo.test.bar.upflow\n",
+        "[rehearsal] listens   foo.test.bar.downflow to foo.test.bar.food\n",
+        f"[rehearsal] triggered {event['publisher']}\n",
+        f"[rehearsal] published foo.test.bar.food by {event['publisher']}\n",
+        f"[rehearsal] started   {started} by foo.test.bar.food\n",
+        f"[rehearsal] succeeded {started} after ",
+    ):
+        assert line in rehearsal.output
+    (row,) = rehearsal.table[1:]
+    assert row.split() == ["foo.test.bar.food", event["publisher"], started, "succeeded"]
+
+
+def test_a_run_has_the_package_the_config_and_the_variables_of_its_pod(tmp_path: Path) -> None:
+    body = "; ".join(
+        [
+            "import os, namespaced_trigger as module",
+            "print('saw', current.branch_name, current.trigger.event.name, self.count + 1)",
+            "print('text', self.text)",
+            "print('package', os.path.relpath(module.__file__))",
+            "print('owner', os.environ['METAFLOW_OWNER'], os.environ['METAFLOW_USER'])",
+            "raise SystemExit('shown')",
+        ]
+    )
+    parameters = (
+        "count = Parameter('count', default=1); text = Parameter('text', default='a \"b\"')"
+    )
+    publish = 'namespaced_trigger.raise_event("food", {"count": 41}, safe_publish=True)'
+    write_flows(tmp_path, publish, parameters=parameters, body=body)
+    shutil.copy(ROOT / "namespaced_trigger.py", tmp_path)
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, METAFLOW_USER="alice")
+    assert "saw test.bar foo.test.bar.food 42" in rehearsal.output
+    assert 'text a "b"' in rehearsal.output
+    assert "package namespaced_trigger.py" in rehearsal.output
+    assert "owner alice argo-workflows" in rehearsal.output
+
+
+def test_a_failed_run_is_shown_and_fails_the_rehearsal(tmp_path: Path) -> None:
+    write_flows(tmp_path, body="raise ValueError('spoiled')")
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+    assert rehearsal.status == 1
+    assert "ValueError: spoiled" in rehearsal.output
+    (failed,) = rehearsal.report["events"][0]["started"]
+    assert f"Failed: {failed}\n" in rehearsal.output
+
+
+def test_an_event_that_nobody_heard_fails_and_names_the_nearest_listener(tmp_path: Path) -> None:
+    write_flows(tmp_path, events='event="foods"')
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+    assert rehearsal.status == 1
+    assert (
+        "Orphan: nobody heard foo.test.bar.food; the nearest name that somebody listens to is "
+        "foo.test.bar.foods (foo-test-bar-downflow)\n"
+    ) in rehearsal.output
+    assert rehearsal.table[1].split()[-1] == "nobody"
+
+
+def test_a_listener_that_argo_leaves_dead_hears_nothing(tmp_path: Path) -> None:
+    (tmp_path / "down.py").write_text(
+        LISTENER.format(events='event="food"', parameters="", body="pass")
+        .replace("@namespaced_trigger(", "@trigger(")
+        .replace('"food"', '"2fast"')
+    )
+    (tmp_path / "publish.py").write_text(
+        "from metaflow.integrations import ArgoEvent\nArgoEvent('2fast').publish()\n"
+    )
+    script = "python down.py argo-workflows create && python publish.py"
+    rehearsal = rehearse(tmp_path, script)
+    assert rehearsal.status == 1
+    assert (
+        "Orphan: nobody heard 2fast; foo-user-rehearsal-downflow is dead: its event must begin "
+        "with a letter\n"
+    ) in rehearsal.output.replace(f"foo-user-{_user()}", "foo-user-rehearsal")
+
+
+def _user() -> str:
+    names = (os.environ.get(name) for name in ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER"))
+    return next((name for name in names if name and name != "root"), "rehearsal")
+
+
+def test_an_event_from_before_a_deployment_is_not_heard(tmp_path: Path) -> None:
+    write_flows(tmp_path)
+    (tmp_path / "publish.py").write_text(
+        "from metaflow.integrations import ArgoEvent\nArgoEvent('foo.test.bar.food').publish()\n"
+    )
+    rehearsal = rehearse(tmp_path, "python publish.py; python down.py argo-workflows create")
+    assert rehearsal.status == 1
+    assert "nobody heard foo.test.bar.food; its listener was deployed afterwards" in (
+        rehearsal.output
+    )
+
+
+def test_a_listener_of_two_events_waits_for_both(tmp_path: Path) -> None:
+    write_flows(tmp_path, events='events=["food", "drink"]')
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+    assert rehearsal.status == 0, rehearsal.output
+    assert rehearsal.table[1].endswith("foo-test-bar-downflow  waits for other events")
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("true", 0), ("kill -9 $$", 137)])
+def test_the_status_of_the_command_is_the_status_of_the_rehearsal(
+    tmp_path: Path, script: str, status: int
+) -> None:
+    rehearsal = rehearse(tmp_path, script)
+    assert rehearsal.status == status
+    assert "No event was published." in rehearsal.output
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "rehearsal", "no-such-command"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 127
+    assert process.stderr == "rehearsal: there is no command 'no-such-command'\n"
+
+
+def test_the_user_s_own_settings_are_neither_used_nor_changed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".metaflowconfig").mkdir(parents=True)
+    settings = home / ".metaflowconfig" / "config.json"
+    settings.write_text('{"METAFLOW_DEFAULT_DATASTORE": "azure", "METAFLOW_USER": "eve"}')
+    flows, temporary = tmp_path / "flows", tmp_path / "tmp"
+    flows.mkdir()
+    temporary.mkdir()
+    write_flows(flows)
+    before = sorted(home.rglob("*"))
+    rehearsal = rehearse(
+        flows,
+        CREATE_AND_TRIGGER,
+        HOME=os.fspath(home),
+        TMPDIR=os.fspath(temporary),
+        METAFLOW_PROFILE="production",
+        METAFLOW_DEFAULT_METADATA="service",
+        METAFLOW_SERVICE_URL="http://127.0.0.1:9",
+        KUBECONFIG="/nowhere",
+        AWS_PROFILE="production",
+        http_proxy="http://127.0.0.1:9",
+    )
+    assert rehearsal.status == 0, rehearsal.output
+    assert sorted(home.rglob("*")) == before
+    assert sorted(path.name for path in flows.iterdir()) == ["down.py", "report.json", "up.py"]
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
+)
+def test_an_interrupted_rehearsal_stops_what_it_started(
+    tmp_path: Path, number: int, status: int
+) -> None:
+    marker = tmp_path / "pid"
+    publish = f"open({str(marker)!r}, 'w').write(str(__import__('os').getpid()))"
+    (tmp_path / "up.py").write_text(
+        PUBLISHER.format(publish=publish + "; __import__('time').sleep(600)")
+    )
+    script = textwrap.dedent(
+        f"""
+        python up.py argo-workflows create
+        python up.py argo-workflows trigger
+        until [ -s {marker} ]; do sleep 0.1; done
+        echo ready
+        """
+    )
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        subprocess.Popen(
+            [sys.executable, "-m", "rehearsal", "bash", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "TMPDIR": temporary},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert "ready\n" in iter(process.stdout.readline, "")
+        process.send_signal(number)
+        assert process.wait(30) == status
+        assert not Path(f"/proc/{marker.read_text()}").exists()
+        assert list(Path(temporary).iterdir()) == []

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rehearsal.sensor import Event, NotAnEvent, Sensor, UnknownToSensor, to_go_json
+
+VECTORS = json.loads((Path(__file__).parent / "argo_vectors.json").read_text())
+
+
+def event(**payload: Any) -> Event:
+    return Event.parse(json.dumps({"payload": payload}).encode())
+
+
+def arguments(workflow: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in workflow["spec"]["arguments"]["parameters"]}
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=range(len(VECTORS["cases"])))
+def test_an_event_does_to_a_sensor_what_it_does_in_argo(case: dict[str, Any]) -> None:
+    sensor = Sensor.parse(VECTORS["sensors"][case["sensor"]])
+    decision = sensor.receive(Event.parse(case["body"].encode()))
+    assert sensor.subscribes == case["subscribes"]
+    assert decision.satisfied == case["satisfied"]
+    workflow = decision.workflow
+    assert (workflow and arguments(workflow)) == case["arguments"]
+
+
+def test_a_sensor_of_two_events_fires_on_the_latest_of_each_and_forgets_them() -> None:
+    sensor = Sensor.parse(VECTORS["sensors"]["Pair"])
+    food, drink = "foo.prod.bar.food", "foo.prod.bar.drink"
+    assert sensor.receive(event(name=food, a=1)).waiting_for == [drink]
+    assert sensor.receive(event(name=food, a=2)).workflow is None
+    fired = sensor.receive(event(name=drink, b=3))
+    assert fired.workflow and arguments(fired.workflow)["alpha"] == "2"
+    assert arguments(fired.workflow)["beta"] == "3"
+    assert [each.name for each in fired.events] == [food, drink]
+    assert sensor.receive(event(name=drink)).waiting_for == [food]
+
+
+def test_the_first_of_two_equal_keys_wins() -> None:
+    sensor = Sensor.parse(VECTORS["sensors"]["Typed"])
+    body = b'{"payload":{"name":"foo.test.baaz.food","name":"other","count":1,"count":2}}'
+    fired = sensor.receive(Event.parse(body)).workflow
+    assert fired and arguments(fired)["count"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1500.0, "1500"),
+        (9007199254740993, "9007199254740992"),
+        (-0.0, "-0"),
+        (1e-6, "0.000001"),
+        (1e-7, "1e-7"),
+        (1e20, "100000000000000000000"),
+        (1e21, "1e+21"),
+        (1.5e300, "1.5e+300"),
+        (5e-324, "5e-324"),
+        ({"b": 1, "a": [None, True, "<\u2028>"]}, '{"a":[null,true,"<\\u2028>"],"b":1}'),
+    ],
+)
+def test_a_value_is_written_as_go_writes_it(value: Any, text: str) -> None:
+    assert to_go_json(value) == text
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b'{"payload": NaN}', b"\xff", b" " * 1024 * 1025])
+def test_a_body_that_the_webhook_refuses_is_no_event(body: bytes) -> None:
+    with pytest.raises(NotAnEvent):
+        Event.parse(body)
+
+
+def unknown_sensors() -> list[tuple[str, dict[str, Any]]]:
+    def changed(change: Any) -> dict[str, Any]:
+        sensor: dict[str, Any] = json.loads(json.dumps(VECTORS["sensors"]["Mapped"]))
+        change(sensor["spec"])
+        return sensor
+
+    def trigger(spec: dict[str, Any]) -> dict[str, Any]:
+        template: dict[str, Any] = spec["triggers"][0]["template"]
+        return template
+
+    def source(spec: dict[str, Any]) -> dict[str, Any]:
+        parameter: dict[str, Any] = trigger(spec)["k8s"]["parameters"][0]["src"]
+        return parameter
+
+    filters = {"time": {"start": "1:00"}, "script": "return true", "data": [{"path": "x"}]}
+    cases: list[tuple[str, Any]] = [
+        ("conditions", lambda spec: trigger(spec).update(conditions="a || b")),
+        ("transform", lambda spec: spec["dependencies"][0].update(transform={"jq": "."})),
+        ("policy", lambda spec: spec["triggers"][0].update(policy={"k8s": {}})),
+        ("2 triggers", lambda spec: spec["triggers"].append(spec["triggers"][0])),
+        ("'delete'", lambda spec: trigger(spec)["k8s"].update(operation="delete")),
+        ("{{ .Input }}", lambda spec: source(spec).update(dataTemplate="{{ .Input }}")),
+        (
+            "'body.name'",
+            lambda spec: source(spec).update(dataTemplate=None, dataKey="body.name"),
+        ),
+        (
+            "name != ",
+            lambda spec: spec["dependencies"][0]["filters"]["exprs"][0].update(expr="name != 'x'"),
+        ),
+    ]
+    cases += [
+        (key, lambda spec, key=key: spec["dependencies"][0]["filters"].update({key: filters[key]}))
+        for key in filters
+    ]
+    return [(name, changed(change)) for name, change in cases]
+
+
+@pytest.mark.parametrize(("thing", "sensor"), unknown_sensors())
+def test_what_the_evaluator_does_not_know_is_refused_by_name(
+    thing: str, sensor: dict[str, Any]
+) -> None:
+    with pytest.raises(UnknownToSensor, match=thing.replace("{", r"\{")):
+        Sensor.parse(sensor)

@@ -1,0 +1,83 @@
+"""setup_flow.sh, run in a copy of the project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SECONDS_FOR_A_COMMAND
+
+PROJECT = ("namespaced_trigger.py", "parent_flow.py", "child_flow.py", "setup_flow.sh")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in (*PROJECT, "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "rehearsal", tmp_path / "rehearsal")
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    return tmp_path
+
+
+def set_up(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", project / "setup_flow.sh", *arguments],
+        cwd=project.parent,
+        env={**os.environ, "METAFLOW_USER": "jane"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS_FOR_A_COMMAND,
+    )
+
+
+def test_each_event_starts_the_child_of_its_own_namespace_only(project: Path) -> None:
+    result = set_up(project)
+    assert result.returncode == 0, result.stdout
+    for event in ("foo.prod.bar.food", "foo.test.baaz.food", "foo.user.jane.food"):
+        assert f"[rehearsal] published {event} by " in result.stdout
+    assert result.stdout.endswith(
+        "\nEach of the three events started HelloFlowDownstream in its own namespace only.\n"
+    )
+
+
+def test_a_child_that_listens_to_another_event_fails_and_is_named(project: Path) -> None:
+    child = project / "child_flow.py"
+    child.write_text(child.read_text().replace('event="food"', 'event="foods"'))
+    result = set_up(project)
+    assert result.returncode == 1
+    assert (
+        "Orphan: nobody heard foo.prod.bar.food; the nearest name that somebody listens to is "
+        "foo.prod.bar.foods (foo-prod-bar-helloflowdownstream)"
+    ) in result.stdout
+
+
+def test_a_child_that_listens_across_namespaces_fails(project: Path) -> None:
+    child = project / "child_flow.py"
+    own, everywhere = "@namespaced_trigger(", '@trigger(event="foo.prod.bar.food")\n# '
+    text = child.read_text().replace(own, everywhere).replace("FlowSpec,", "FlowSpec, trigger,")
+    child.write_text(text)
+    result = set_up(project)
+    assert result.returncode != 0
+    assert "Each of the three events" not in result.stdout
+
+
+def test_a_refused_command_ends_the_rehearsal_with_its_message(project: Path) -> None:
+    child = project / "child_flow.py"
+    child.write_text(child.read_text().replace('name="foo"', 'name="Foo"'))
+    result = set_up(project)
+    assert result.returncode == 1
+    assert 'Write the name "foo" with the branch "bar".' in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(("--help",), 0), (("--clustr",), 2)])
+def test_the_usage_explains_both_ways(project: Path, arguments: tuple[str], status: int) -> None:
+    result = set_up(project, *arguments)
+    assert result.returncode == status
+    assert "rehearse all of it on this machine, without a cluster" in result.stdout
+    assert "deploy and trigger on the Argo that your Metaflow is configured for" in result.stdout
