@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,6 +11,14 @@ FLOW = """
 {decorators}
 class DemoFlow(FlowSpec):
     {config}
+"""
+MUTATOR = """
+class other_branch(FlowMutator):
+    def pre_mutate(self, flow):
+        flow.remove_decorator("project")
+        flow.add_decorator(project, deco_kwargs={"name": "foo", "branch": "other"})
+
+@other_branch
 """
 EXAMPLE = """--config-value project '{"branch": "bar", "production": true}'"""
 EVENTS = '@namespaced_trigger(events=["food", "drink"])'
@@ -24,6 +31,7 @@ class Mistake:
 
     message: str
     arguments: str = 'event="food"'
+    above: str = ""
     project: str = '@project(name="foo")'
     config: str = 'project = Config("project", default_value={})'
     value: str | None = None
@@ -189,6 +197,11 @@ MISTAKES = {
         "out, or rename it.",
         arguments='events=["food", "food!"], show_warnings=False',
     ),
+    "a decorator that changes @project afterwards": Mistake(
+        "This flow listens in the namespace foo.user.alice, and @project made it foo.test.other: "
+        "another decorator changed @project afterwards. Set the branch in the config alone.",
+        above=MUTATOR.strip(),
+    ),
     "no argument's name": Mistake(
         f"@namespaced_trigger takes its arguments by name, and got 'food' without one. {EITHER}",
         arguments='"food"',
@@ -211,7 +224,7 @@ MISTAKES = {
 def test_a_mistake_gives_one_message_and_reaches_no_cluster(
     bench: Workbench, mistake: Mistake, command: str
 ) -> None:
-    decorators = textwrap.dedent(f"@namespaced_trigger({mistake.arguments})\n{mistake.project}")
+    decorators = f"{mistake.above}\n@namespaced_trigger({mistake.arguments})\n{mistake.project}"
     flow = bench.flow(FLOW.format(decorators=decorators.strip(), config=mistake.config))
     bench.variables.update(mistake.variables)
     value = () if mistake.value is None else ("--config-value", "project", mistake.value)

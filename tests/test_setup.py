@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,29 @@ def test_each_event_starts_the_child_of_its_own_namespace_only(project: Path) ->
     assert result.stdout.endswith(
         "\nEach of the three events started HelloFlowDownstream in its own namespace only.\n"
     )
+
+
+def test_on_a_cluster_it_says_before_each_command_what_it_deploys(project: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "rehearsal", "bash", "setup_flow.sh", "--cluster"],
+        cwd=project,
+        env={**os.environ, "METAFLOW_USER": "jane"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS_FOR_A_COMMAND,
+    )
+    assert result.returncode == 0, result.stdout
+    announced = re.findall(r"^About to (.*)\.\n\n\$ python", result.stdout, re.MULTILINE)
+    assert announced == [
+        announcement
+        for namespace in ("foo.prod.bar", "foo.test.baaz", "foo.user.jane")
+        for announcement in (
+            f"deploy HelloFlowUpstream, which will publish {namespace}.food",
+            f"deploy HelloFlowDownstream, which will listen to {namespace}.food",
+            f"start HelloFlowUpstream in {namespace}",
+        )
+    ]
 
 
 def test_a_child_that_listens_to_another_event_fails_and_is_named(project: Path) -> None:
