@@ -17,20 +17,32 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import metaflow
-from metaflow._vendor import click
-from metaflow.exception import MetaflowException
-from metaflow.parameters import DeployTimeField
-from metaflow.plugins.project_decorator import format_name
-from metaflow.user_configs.config_parameters import (
+
+OLDEST_METAFLOW = (2, 16, 6)  # the first in which a FlowMutator can add a decorator
+if [int(part) for part in re.findall(r"\d+", metaflow.__version__)[:3]] < [*OLDEST_METAFLOW]:
+    # Nothing would catch an exception while the flow is being imported.
+    raise SystemExit(
+        f"namespaced_trigger needs Metaflow {'.'.join(map(str, OLDEST_METAFLOW))} or newer, and "
+        f"this is {metaflow.__version__}. Write: pip install --upgrade metaflow"
+    )
+
+# These are not in every Metaflow that is too old, so they come after the check.
+from metaflow._vendor import click  # noqa: E402
+from metaflow.exception import MetaflowException  # noqa: E402
+from metaflow.parameters import DeployTimeField  # noqa: E402
+from metaflow.plugins.project_decorator import format_name  # noqa: E402
+from metaflow.user_configs.config_parameters import (  # noqa: E402
     resolve_delayed_evaluator,
     unpack_delayed_evaluator,
 )
-from metaflow.util import get_username
+from metaflow.util import get_username  # noqa: E402
 
 __all__ = ["NamespacedTriggerException", "namespaced_trigger"]
 
@@ -66,6 +78,13 @@ EXAMPLE_CONFIG = {"branch": "bar", "production": True}
 # Commands that Metaflow starts for each task: the command that the user typed has
 # warned already.
 TASK_COMMANDS = (["init"], ["step"], ["spin-step"])
+
+
+# A payload travels to the pod in one environment variable, and Linux takes 128 KiB.
+LARGE_PAYLOAD_BYTES = 100_000
+
+# Argo Events passes the numbers of a payload through a 64-bit float.
+LARGEST_EXACT_INTEGER = 2**53
 
 
 class NamespacedTriggerException(MetaflowException):
@@ -691,8 +710,11 @@ class namespaced_trigger(metaflow.FlowMutator):
         safe_publish: bool = False,
         *,
         ignore_errors: bool = True,
+        project: str | None = None,
+        branch: str | None = None,
+        production: bool = False,
     ) -> str | None:
-        """Publish an event in the namespace of the flow that is running.
+        """Publish an event, in the namespace of the flow that is running or in a given one.
 
         Parameters
         ----------
@@ -700,13 +722,17 @@ class namespaced_trigger(metaflow.FlowMutator):
             Name of the event, without the namespace.
         payload : dict, optional
             Values for the parameters of the flows that listen: text keys, and values
-            that are valid JSON.
+            that are valid JSON. A payload of more than 100 kB warns, since it cannot
+            reach the pod, and so does an integer beyond 2**53, which arrives rounded.
         safe_publish : bool, default False
             Whether to publish inside a deployed workflow only, so that a local run
             starts nothing.
         ignore_errors : bool, default True
             Whether a step goes on where the event could not be published; the reason
             is printed to stderr.
+        project, branch, production : optional
+            The namespace, as in `event_name`. Without them it is that of the flow
+            that is running.
 
         Returns
         -------
@@ -717,11 +743,17 @@ class namespaced_trigger(metaflow.FlowMutator):
         Raises
         ------
         NamespacedTriggerException
-            Where the flow has no project, where the name or the payload could not
-            arrive, and with `ignore_errors=False` where publishing failed.
+            Where there is no project, where the name or the payload could not arrive,
+            and with `ignore_errors=False` where publishing failed.
+
+        Notes
+        -----
+        Metaflow tries again where the webhook cannot be reached: five times, which
+        takes 15 seconds on a dead port. It does not try again after an answer, nor
+        after the 60 seconds that it waits for one.
         """
-        name = cls.event_name(event_name)
-        content = _payload(payload)
+        name = cls.event_name(event_name, project=project, branch=branch, production=production)
+        content = _payload(name, payload)
         if safe_publish and not os.environ.get("ARGO_WORKFLOW_TEMPLATE"):
             print(
                 f"Event {name!r} was not published: this run is not a deployed workflow, "
@@ -732,18 +764,17 @@ class namespaced_trigger(metaflow.FlowMutator):
 
         # Metaflow loads its integrations when they are first used, not on import.
         from metaflow.integrations import ArgoEvent
-        from metaflow.metaflow_config import ARGO_EVENTS_WEBHOOK_URL
+        from metaflow.metaflow_config import ARGO_EVENTS_WEBHOOK_URL as URL
 
         try:
+            if not URL:
+                raise NamespacedTriggerException("METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set")
+            _refuse_redirects(URL)
             # Metaflow and ob-metaflow differ in what they do with an error by default.
             published: str | None = ArgoEvent(name).publish(payload=content, ignore_errors=False)
         except MetaflowException as error:
-            host = urlsplit(ARGO_EVENTS_WEBHOOK_URL or "").netloc
-            message = (
-                f"Event {name!r} was not published to "
-                f"{host or 'any webhook (METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set)'}: "
-                f"{error.__context__ or error}"
-            )
+            host = f" to {urlsplit(URL).netloc}" if URL else ""
+            message = f"Event {name!r} was not published{host}: {error.__context__ or error}"
             if not ignore_errors:
                 raise NamespacedTriggerException(message) from error
             print(message, file=sys.stderr)
@@ -751,7 +782,35 @@ class namespaced_trigger(metaflow.FlowMutator):
         return published
 
 
-def _payload(payload: Any) -> dict[str, Any]:
+class _RedirectRefuser(urllib.request.BaseHandler):
+    """Fails an event that the webhook redirects.
+
+    urllib would send a GET to the new place. Where that is a login page, its answer is
+    200, and ArgoEvent takes the event for published.
+    """
+
+    handler_order = 100  # before urllib's own, which has 500
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def http_error_302(self, request: Any, body: Any, code: int, text: str, headers: Any) -> None:
+        if request.full_url == self.url and request.get_method() == "POST":
+            reason = f"{text}, redirected to {headers.get('Location')}"
+            raise urllib.error.HTTPError(self.url, code, reason, headers, body)
+
+    http_error_301 = http_error_303 = http_error_302
+
+
+def _refuse_redirects(url: str) -> None:
+    """Let urllib, which ArgoEvent uses, refuse redirects of events from now on."""
+    opener: Any = getattr(urllib.request, "_opener", None) or urllib.request.build_opener()
+    if not any(isinstance(each, _RedirectRefuser) for each in opener.handlers):
+        opener.add_handler(_RedirectRefuser(url))
+        urllib.request.install_opener(opener)
+
+
+def _payload(name: str, payload: Any) -> dict[str, Any]:
     """Return the payload, or refuse what would not arrive as it was given."""
     if payload is None:
         return {}
@@ -768,10 +827,30 @@ def _payload(payload: Any) -> dict[str, Any]:
             )
     content = dict(payload)
     try:
-        json.dumps(content, allow_nan=False)
+        size = len(json.dumps(content, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise NamespacedTriggerException(
             f"The payload {payload!r} is not valid JSON: {error}. Use text, numbers, true, "
             "false, null, lists and dicts."
         ) from error
+    if size > LARGE_PAYLOAD_BYTES:
+        _warn(
+            f"the payload of {name!r} has {size:,} bytes. One of more than 128 KiB cannot reach "
+            "the pod; put the data into a file, and its path into the payload."
+        )
+    for number in _rounded_integers(content):
+        _warn(
+            f"the payload of {name!r} has the integer {number}, which arrives rounded (Argo "
+            "Events keeps 53 bits). Send it as text."
+        )
     return content
+
+
+def _rounded_integers(value: Any) -> Iterator[int]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _rounded_integers(each)
+    elif isinstance(value, int) and abs(value) > LARGEST_EXACT_INTEGER:
+        yield value
