@@ -35,7 +35,7 @@ if [int(part) for part in re.findall(r"\d+", metaflow.__version__)[:3]] < [*OLDE
 
 # These are not in every Metaflow that is too old, so they come after the check.
 from metaflow._vendor import click  # noqa: E402
-from metaflow.exception import MetaflowException  # noqa: E402
+from metaflow.exception import MetaflowException, ParameterFieldFailed  # noqa: E402
 from metaflow.parameters import DeployTimeField  # noqa: E402
 from metaflow.plugins.project_decorator import format_name  # noqa: E402
 from metaflow.user_configs.config_parameters import (  # noqa: E402
@@ -184,7 +184,13 @@ class _Namespace(NamedTuple):
                 f"The name of an event is empty: {event!r}. Use letters, digits, "
                 '"_", "-" and ".", for example "food".'
             )
-        given = ".".join((self.project, self.branch, event))
+        own_name = f".{event}".rpartition(f".{self}.")[2]
+        if own_name != f".{event}":
+            raise NamespacedTriggerException(
+                f"The event {event!r} has its namespace already, which would be added once more. "
+                f"Write {own_name!r}."
+            )
+        given = f"{self}.{event}"
         name = NOT_IN_EVENT_NAMES.sub("", given)
         if name != given:
             warn(f"{given!r} has characters that event names cannot have; the event is {name!r}.")
@@ -231,19 +237,105 @@ def _evaluate(decorator: str, arguments: dict[Any, Any]) -> dict[Any, Any]:
     return evaluated
 
 
-class _Refusal(DeployTimeField):
-    """The name of an event that a function gave at deployment, and that is refused.
+class _RedirectRefuser(urllib.request.BaseHandler):
+    """Fails an event that the webhook redirects.
 
-    Metaflow shows what such a function raises as a traceback. What evaluating a name
-    raises it shows as it is.
+    urllib would send a GET to the new place. Where that is a login page, its answer is
+    200, and ArgoEvent takes the event for published.
     """
 
-    def __init__(self, refusal: NamespacedTriggerException) -> None:
-        super().__init__("event_name", str, None, None, print_representation="refused")
-        self._refusal = refusal
+    handler_order = 100  # before urllib's own, which has 500
 
-    def __call__(self, deploy_time: bool = False) -> str:
-        raise self._refusal
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def http_error_302(self, request: Any, body: Any, code: int, text: str, headers: Any) -> None:
+        if request.full_url == self.url and request.get_method() == "POST":
+            reason = f"{text}, redirected to {headers.get('Location')}"
+            raise urllib.error.HTTPError(self.url, code, reason, headers, body)
+
+    http_error_301 = http_error_303 = http_error_302
+
+
+def _refuse_redirects(url: str) -> None:
+    """Let urllib, which ArgoEvent uses, refuse redirects of events from now on."""
+    opener: Any = getattr(urllib.request, "_opener", None) or urllib.request.build_opener()
+    if not any(isinstance(each, _RedirectRefuser) for each in opener.handlers):
+        opener.add_handler(_RedirectRefuser(url))
+        urllib.request.install_opener(opener)
+
+
+def _payload(name: str, payload: Any) -> dict[str, Any]:
+    """Return the payload, or refuse what would not arrive as it was given."""
+    if payload is None:
+        return {}
+    if not isinstance(payload, Mapping) or not all(isinstance(key, str) for key in payload):
+        raise NamespacedTriggerException(
+            f"The payload is a dict with text keys, and {payload!r} is not. Write, for "
+            'example, {"path": "s3://bucket/key"}.'
+        )
+    for key in ENVELOPE_KEYS:
+        if key in payload:
+            raise NamespacedTriggerException(
+                f"The payload has the key {key!r}, which would replace the event's own. "
+                f'Rename it, for example to "my_{key}".'
+            )
+    content = dict(payload)
+    try:
+        size = len(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NamespacedTriggerException(
+            f"The payload {payload!r} is not valid JSON: {error}. Use text, numbers, true, "
+            "false, null, lists and dicts."
+        ) from error
+    if size > LARGE_PAYLOAD_BYTES:
+        _warn(
+            f"the payload of {name!r} has {size:,} bytes. One of more than 128 KiB cannot reach "
+            "the pod; put the data into a file, and its path into the payload."
+        )
+    for number in _rounded_integers(content):
+        _warn(
+            f"the payload of {name!r} has the integer {number}, which arrives rounded (Argo "
+            "Events keeps 53 bits). Send it as text."
+        )
+    return content
+
+
+def _rounded_integers(value: Any) -> Iterator[int]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _rounded_integers(each)
+    elif isinstance(value, int) and abs(value) > LARGEST_EXACT_INTEGER:
+        yield value
+
+
+class _Name(DeployTimeField):
+    """The name of an event, made by a function at deployment.
+
+    What a function raises then, Metaflow shows as a traceback; a refusal is shown as it is.
+    """
+
+    def __init__(self, make: Callable[[Any], str]) -> None:
+        super().__init__("event_name", str, None, make, False, print_representation="a function")
+
+    def __call__(self, deploy_time: bool = False) -> Any:
+        try:
+            return super().__call__(deploy_time)
+        except ParameterFieldFailed as failure:
+            if isinstance(failure.__context__, NamespacedTriggerException):
+                raise failure.__context__ from None
+            raise
+
+
+def _refuse_as_event(refusal: NamespacedTriggerException) -> dict[str, Any]:
+    """Return an event that is refused when Metaflow asks for its name."""
+
+    def refuse(_context: Any) -> str:
+        raise refusal
+
+    return {"name": _Name(refuse)}
 
 
 class _MappingParser:
@@ -283,22 +375,31 @@ def _check_mapping(config_name: str, value: Any) -> None:
         )
 
 
-def _flow_configs(mutable_flow: Any) -> dict[str, Any]:
-    """Return the flow's configs by name, None for one without a value.
+def _check_list(events: Any) -> list[Any]:
+    if not isinstance(events, (list, tuple)) or not events:
+        raise NamespacedTriggerException(
+            f"events is a list, and {events!r} is not one with an event in it. {WRITE_EVENT}"
+        )
+    return list(events)
 
-    `MutableFlow.configs` fails on a config without a value before Metaflow 2.19, and
-    Metaflow before 2.19.10 writes the names in lower case.
-    """
+
+def _flow_state(mutable_flow: Any, item: str) -> Any:
+    """Return what Metaflow keeps of a flow class and does not show in MutableFlow."""
+    from metaflow import flowspec
+
+    # Metaflow 2.19.10 renamed the enumeration of the items.
+    items = getattr(flowspec, "FlowStateItems", None) or flowspec._FlowState
+    return mutable_flow._flow_cls._flow_state[items[item]]
+
+
+def _flow_configs(mutable_flow: Any) -> dict[str, Any]:
+    """Return the flow's configs by name, None for one without a value."""
     try:
         return dict(mutable_flow.configs)
     except AttributeError:
-        from metaflow.flowspec import _FlowState
+        # Before Metaflow 2.19 a config without a value makes MutableFlow.configs fail.
+        return dict(_flow_state(mutable_flow, "CONFIGS"))
 
-        return dict(mutable_flow._flow_cls._flow_state[_FlowState.CONFIGS])
-
-
-# The trigger arguments that instances of namespaced_trigger have added to flows.
-_placed: list[Any] = []
 
 # What an event may be: a name, a dict of EVENT_KEYS, or a function that returns one.
 Event = str | Mapping[str, Any] | Callable[..., Any]
@@ -355,7 +456,7 @@ class namespaced_trigger(metaflow.FlowMutator):
             show_warnings: bool = True,
         ) -> None: ...
 
-    _placed_trigger: Any = None
+    _placed_events: Any = object()  # which no @trigger has
     _placed_project: Mapping[str, Any] | None = None
     _own_project: Mapping[str, Any] = {}
     _namespace: _Namespace | None = None
@@ -376,6 +477,28 @@ class namespaced_trigger(metaflow.FlowMutator):
         """Leave the arguments to `pre_mutate`, which every version of Metaflow calls."""
 
     def pre_mutate(self, mutable_flow: Any) -> None:
+        """Do the work once all other mutators of the flow have done theirs.
+
+        `MutableFlow.add_decorator` ignores a decorator that is there already. Were this
+        one not the last, a `@trigger` that another mutator adds would be lost unsaid.
+        """
+        mutators = _flow_state(mutable_flow, "FLOW_MUTATORS")
+        if sum(isinstance(mutator, namespaced_trigger) for mutator in mutators) > 1:
+            raise self._other_trigger("a second @namespaced_trigger")
+        last = mutators[-1]
+        if last is self:
+            self._namespace_flow(mutable_flow)
+            return
+        pre_mutate_last = last.pre_mutate
+
+        def pre_mutate_both(flow: Any) -> None:
+            del last.pre_mutate
+            pre_mutate_last(flow)
+            self._namespace_flow(mutable_flow)
+
+        last.pre_mutate = pre_mutate_both
+
+    def _namespace_flow(self, mutable_flow: Any) -> None:
         """Replace `@project` by the config's values and add `@trigger`."""
         self._take_arguments()
         self._refuse_other_triggers(mutable_flow)
@@ -432,11 +555,8 @@ class namespaced_trigger(metaflow.FlowMutator):
                 + ("neither" if event is None else f"event={event!r} and events={events!r}")
                 + f". {WRITE_EVENT}"
             )
-        is_list = isinstance(events, (list, tuple)) and events
-        if events is not None and not is_list and not callable(events):
-            raise NamespacedTriggerException(
-                f"events is a list, and {events!r} is not one with an event in it. {WRITE_EVENT}"
-            )
+        if events is not None and not callable(events):
+            _check_list(events)
         if not isinstance(config_name, str) or not config_name:
             raise NamespacedTriggerException(
                 f"config_name is the name of a Config, and {config_name!r} is not. Write, for "
@@ -454,19 +574,18 @@ class namespaced_trigger(metaflow.FlowMutator):
 
     def _refuse_other_triggers(self, mutable_flow: Any) -> None:
         for name, _, _, attributes in list(mutable_flow.decorator_specs):
-            if name not in ("trigger", "trigger_on_finish"):
-                continue
-            events = attributes.get("events")
-            if self._placed_trigger is not None and events is self._placed_trigger:
+            if name in ("trigger", "trigger_on_finish"):
+                if attributes.get("events") is not self._placed_events:
+                    raise self._other_trigger(f"@{name}")
                 # The flow is loaded again, by a second Deployer for example.
                 mutable_flow.remove_decorator(name)
-                continue
-            is_ours = any(events is each for each in _placed)
-            raise NamespacedTriggerException(
-                f"This flow has {'a second @namespaced_trigger' if is_ours else '@' + name} "
-                "beside @namespaced_trigger, and Argo keeps one trigger for a flow. Remove "
-                f"it, and name all events in one decorator: {WRITE_EVENTS}."
-            )
+
+    @staticmethod
+    def _other_trigger(other: str) -> NamespacedTriggerException:
+        return NamespacedTriggerException(
+            f"This flow has {other} beside @namespaced_trigger, and Argo keeps one trigger for "
+            f"a flow. Remove it, and name all events in one decorator: {WRITE_EVENTS}."
+        )
 
     def _config(self, mutable_flow: Any) -> Mapping[str, Any] | None:
         """Return the flow's Config, None where the flow has no Config of that name."""
@@ -562,25 +681,29 @@ class namespaced_trigger(metaflow.FlowMutator):
         # add_decorator(duplicates=OVERRIDE) leaves the old @project in place, and its
         # tag on the runs (Netflix/metaflow#2739); removing it first does not.
         mutable_flow.remove_decorator("project")
-        mutable_flow.add_decorator(metaflow.project, deco_kwargs=values)
+        mutable_flow.add_decorator(
+            metaflow.project, deco_kwargs=values, duplicates=mutable_flow.ERROR
+        )
         self._placed_project = values
 
     def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> None:
         names: list[str] = []  # of this deployment, to find the same name twice
         if callable(self._events):
-            self._placed_trigger = self._at_deployment(
-                lambda *arguments: [
-                    self._listen(event, namespace, names) for event in self._events(*arguments)
+            self._placed_events = self._at_deployment(
+                lambda context: [
+                    self._listen(event, namespace, names)
+                    for event in _check_list(self._events(context))
                 ],
-                on_refusal=lambda refusal: [{"name": _Refusal(refusal)}],
+                on_refusal=lambda refusal: [_refuse_as_event(refusal)],
             )
         else:
-            self._placed_trigger = [self._listen(event, namespace, names) for event in self._events]
-        _placed.append(self._placed_trigger)
-        arguments: dict[str, Any] = {"events": self._placed_trigger}
+            self._placed_events = [self._listen(event, namespace, names) for event in self._events]
+        arguments: dict[str, Any] = {"events": self._placed_events}
         if self._options is not None:
             arguments["options"] = dict(self._options)
-        mutable_flow.add_decorator(metaflow.trigger, deco_kwargs=arguments)
+        mutable_flow.add_decorator(
+            metaflow.trigger, deco_kwargs=arguments, duplicates=mutable_flow.ERROR
+        )
 
     def _listen(self, event: Any, own: _Namespace, names: list[str]) -> Any:
         """Return what `@trigger` takes for an event, its name in its namespace."""
@@ -598,19 +721,16 @@ class namespaced_trigger(metaflow.FlowMutator):
             namespace = own.other(event.get("project"), event.get("project_branch"))
             listened = {key: event[key] for key in EVENT_KEYS[:2] if key in event}
             if callable(event["name"]):
-                listened["name"] = self._at_deployment(
-                    lambda *context: self._listen_to_name(
-                        event["name"](*context), namespace, names
-                    ),
-                    on_refusal=_Refusal,
+                listened["name"] = _Name(
+                    lambda context: self._listen_to_name(event["name"](context), namespace, names)
                 )
             else:
                 listened["name"] = self._listen_to_name(event["name"], namespace, names)
             return listened
         if callable(event):
             return self._at_deployment(
-                lambda *context: self._listen(event(*context), own, names),
-                on_refusal=lambda refusal: {"name": _Refusal(refusal)},
+                lambda context: self._listen(event(context), own, names),
+                on_refusal=_refuse_as_event,
             )
         raise NamespacedTriggerException(
             f"An event is a name, a dict with a name, or a function that returns one of them, "
@@ -780,77 +900,3 @@ class namespaced_trigger(metaflow.FlowMutator):
             print(message, file=sys.stderr)
             return None
         return published
-
-
-class _RedirectRefuser(urllib.request.BaseHandler):
-    """Fails an event that the webhook redirects.
-
-    urllib would send a GET to the new place. Where that is a login page, its answer is
-    200, and ArgoEvent takes the event for published.
-    """
-
-    handler_order = 100  # before urllib's own, which has 500
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def http_error_302(self, request: Any, body: Any, code: int, text: str, headers: Any) -> None:
-        if request.full_url == self.url and request.get_method() == "POST":
-            reason = f"{text}, redirected to {headers.get('Location')}"
-            raise urllib.error.HTTPError(self.url, code, reason, headers, body)
-
-    http_error_301 = http_error_303 = http_error_302
-
-
-def _refuse_redirects(url: str) -> None:
-    """Let urllib, which ArgoEvent uses, refuse redirects of events from now on."""
-    opener: Any = getattr(urllib.request, "_opener", None) or urllib.request.build_opener()
-    if not any(isinstance(each, _RedirectRefuser) for each in opener.handlers):
-        opener.add_handler(_RedirectRefuser(url))
-        urllib.request.install_opener(opener)
-
-
-def _payload(name: str, payload: Any) -> dict[str, Any]:
-    """Return the payload, or refuse what would not arrive as it was given."""
-    if payload is None:
-        return {}
-    if not isinstance(payload, Mapping) or not all(isinstance(key, str) for key in payload):
-        raise NamespacedTriggerException(
-            f"The payload is a dict with text keys, and {payload!r} is not. Write, for "
-            'example, {"path": "s3://bucket/key"}.'
-        )
-    for key in ENVELOPE_KEYS:
-        if key in payload:
-            raise NamespacedTriggerException(
-                f"The payload has the key {key!r}, which would replace the event's own. "
-                f'Rename it, for example to "my_{key}".'
-            )
-    content = dict(payload)
-    try:
-        size = len(json.dumps(content, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise NamespacedTriggerException(
-            f"The payload {payload!r} is not valid JSON: {error}. Use text, numbers, true, "
-            "false, null, lists and dicts."
-        ) from error
-    if size > LARGE_PAYLOAD_BYTES:
-        _warn(
-            f"the payload of {name!r} has {size:,} bytes. One of more than 128 KiB cannot reach "
-            "the pod; put the data into a file, and its path into the payload."
-        )
-    for number in _rounded_integers(content):
-        _warn(
-            f"the payload of {name!r} has the integer {number}, which arrives rounded (Argo "
-            "Events keeps 53 bits). Send it as text."
-        )
-    return content
-
-
-def _rounded_integers(value: Any) -> Iterator[int]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _rounded_integers(each)
-    elif isinstance(value, int) and abs(value) > LARGEST_EXACT_INTEGER:
-        yield value

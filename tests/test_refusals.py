@@ -13,13 +13,16 @@ class DemoFlow(FlowSpec):
     {config}
 """
 MUTATOR = """
-class other_branch(FlowMutator):
-    def pre_mutate(self, flow):
-        flow.remove_decorator("project")
-        flow.add_decorator(project, deco_kwargs={"name": "foo", "branch": "other"})
-
-@other_branch
+class other(FlowMutator):
+    def {method}(self, flow):
+        {action}
 """
+ADD_TRIGGER = MUTATOR.format(
+    method="pre_mutate", action='flow.add_decorator(trigger, deco_kwargs={"event": "drink"})'
+).strip()
+OTHER_BRANCH = MUTATOR.format(
+    method="mutate", action='current._update_env({"branch_name": "test.other"})'
+).strip()
 EXAMPLE = """--config-value project '{"branch": "bar", "production": true}'"""
 EVENTS = '@namespaced_trigger(events=["food", "drink"])'
 EITHER = f'Write @namespaced_trigger(event="food") or {EVENTS}.'
@@ -197,10 +200,75 @@ MISTAKES = {
         "out, or rename it.",
         arguments='events=["food", "food!"], show_warnings=False',
     ),
-    "a decorator that changes @project afterwards": Mistake(
+    "a decorator that changes the branch afterwards": Mistake(
         "This flow listens in the namespace foo.user.alice, and @project made it foo.test.other: "
         "another decorator changed @project afterwards. Set the branch in the config alone.",
-        above=MUTATOR.strip(),
+        above=OTHER_BRANCH,
+        project='@other\n@project(name="foo")',
+    ),
+    "a @trigger that a decorator above adds": Mistake(
+        "This flow has @trigger beside @namespaced_trigger", above=f"{ADD_TRIGGER}\n@other"
+    ),
+    "a @trigger that a decorator below adds": Mistake(
+        "This flow has @trigger beside @namespaced_trigger",
+        above=ADD_TRIGGER,
+        project='@other\n@project(name="foo")',
+    ),
+    "events as a text": Mistake(
+        f"events is a list, and 'food' is not one with an event in it. {EITHER}",
+        arguments='events="food"',
+    ),
+    "events as a set": Mistake(
+        "events is a list, and {'food'} is not one with an event in it.",
+        arguments='events={"food"}',
+    ),
+    "a number": Mistake(
+        "An event is a name, a dict with a name, or a function that returns one of them, and 5 is "
+        f"none. {EITHER}",
+        arguments="event=5",
+    ),
+    "a list as event": Mistake("and ['food'] is none.", arguments='event=["food"]'),
+    "a dict without a name": Mistake(
+        "The event {'parameters': {}} has no name. An event has a name, and may have parameters, "
+        'project, project_branch: {"name": "food", "parameters": {"flow_parameter": '
+        '"payload_key"}}.',
+        arguments='event={"parameters": {}}',
+    ),
+    "an unknown key of an event": Mistake(
+        "The event {'name': 'food', 'params': {}} has the key 'params'.",
+        arguments='event={"name": "food", "params": {}}',
+    ),
+    "a name that is no text": Mistake(
+        "The name of an event is text, and 5 is not.", arguments='event={"name": 5}'
+    ),
+    "another project that @project does not take": Mistake(
+        '@project does not take the name "Other"',
+        arguments='event={"name": "food", "project": "Other"}',
+    ),
+    "another branch that @project does not make": Mistake(
+        'The project_branch \'bar\' is not one that @project makes. Write "prod", "prod.bar", '
+        '"test.bar" or "user.jane".',
+        arguments='event={"name": "food", "project_branch": "bar"}',
+    ),
+    "another branch that @project does not take": Mistake(
+        'with the branch "B-1"', arguments='event={"name": "food", "project_branch": "test.B-1"}'
+    ),
+    "a namespace twice": Mistake(
+        "The event 'foo.user.alice.food' has its namespace already, which would be added once "
+        "more. Write 'food'.",
+        arguments='event="foo.user.alice.food"',
+    ),
+    "options that are no dict": Mistake(
+        "options is a dict, and 'midnight' is not.", arguments='event="food", options="midnight"'
+    ),
+    "a config_name that is no name": Mistake(
+        "config_name is the name of a Config, and None is not.",
+        arguments='event="food", config_name=None',
+    ),
+    "an argument without a value": Mistake(
+        "An argument of @namespaced_trigger is a config expression that cannot be evaluated "
+        "(AttributeError: event). Give the config a value for it.",
+        arguments='event=config_expr("project").event',
     ),
     "no argument's name": Mistake(
         f"@namespaced_trigger takes its arguments by name, and got 'food' without one. {EITHER}",
@@ -236,4 +304,46 @@ def test_a_mistake_gives_one_message_and_reaches_no_cluster(
     assert " ".join(mistake.message.split()) in result.message
     assert "Traceback" not in result.output
     assert not bench.stage.cluster.packages
+    assert not bench.stage.cluster.list_all("default", "workflowtemplates")
+
+
+def test_the_decorator_without_arguments_says_what_to_write(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        @namespaced_trigger
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            pass
+        """
+    )
+    result = bench.run(flow, "show")
+    assert result.status == 1
+    assert f"takes exactly one of event and events, and got neither. {EITHER}" in result.message
+
+
+AT_DEPLOYMENT = {
+    "event=lambda context: 5": "and 5 is none.",
+    'event={"name": lambda context: ""}': "The name of an event is empty: ''.",
+    'events=lambda context: ["food", "food"]': "Two events of this flow are the same",
+    'events=lambda context: "food"': "events is a list, and 'food' is not one",
+    'events=["food", lambda context: "food"]': "Two events of this flow are the same",
+    'event=namespaced_event_name("food")': (
+        "The event 'mfns.foo.user.alice.food' has its namespace already, which would be added "
+        "once more. Write 'food'."
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), AT_DEPLOYMENT.items())
+def test_what_a_function_returns_at_deployment_is_refused_in_one_message(
+    bench: Workbench, arguments: str, message: str
+) -> None:
+    decorators = f'@namespaced_trigger({arguments})\n@project(name="foo")'
+    flow = bench.flow(FLOW.format(decorators=decorators, config=Mistake("").config))
+    result = bench.deploy(flow)
+    assert result.status == 1, result.output
+    assert "Namespaced trigger error:" in result.message
+    assert message in result.message
+    assert "Traceback" not in result.output
+    assert not bench.sensors
     assert not bench.stage.cluster.list_all("default", "workflowtemplates")

@@ -1,0 +1,137 @@
+"""What @trigger can express, @namespaced_trigger can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import Workbench
+
+LISTENER = """
+@{decorator}
+@project(name="foo", branch="bar", production=True)
+class DemoFlow(FlowSpec):
+    project = Config("project", default_value={{"event": "EVENT", "field": "n"}})
+    count = Parameter("count", type=int, required=True)
+    text = Parameter("text", default="")
+"""
+OTHER_MUTATOR = """
+class other(FlowMutator):
+    def pre_mutate(self, flow):
+        flow.add_decorator(project, deco_kwargs={"name": "foo", "branch": "bar"})
+        flow.add_parameter("count", Parameter("count", default=1))
+
+"""
+FORMS = [
+    'event="EVENT"',
+    'event={"name": "EVENT"}',
+    'event={"name": "EVENT", "parameters": {"count": "n"}}',
+    'event={"name": "EVENT", "parameters": ["count", ("text", "t")]}',
+    'event={"name": "EVENT", "parameters": lambda context: {"count": "n"}}',
+    'event={"name": lambda context: "EVENT", "parameters": {"count": "n"}}',
+    'event=lambda context: "EVENT"',
+    'event=lambda context: {"name": "EVENT", "parameters": {"count": "n"}}',
+    'event=config_expr("project").event',
+    'event={"name": config_expr("project").event, "parameters": {"count": "n"}}',
+    'events=["EVENT", "EVENT2"]',
+    'events=[{"name": "EVENT", "parameters": {"count": "n"}}, "EVENT2"]',
+    'events=["EVENT2", lambda context: "EVENT"]',
+    'events=[config_expr("project").event]',
+    'events=lambda context: ["EVENT", {"name": "EVENT2", "parameters": {"count": "n"}}]',
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_trigger_compiles_to_the_sensor_that_the_full_name_gives(
+    bench: Workbench, form: str
+) -> None:
+    bench.variables["PYTHONHASHSEED"] = "0"  # Metaflow orders mapped parameters by hash
+    specs: list[Any] = []
+    for decorator, event in (("namespaced_trigger", "food"), ("trigger", "foo.prod.bar.food")):
+        source = LISTENER.format(decorator=f"{decorator}({form})").replace("EVENT", event)
+        result = bench.deploy(bench.flow(source))
+        assert result.status == 0, result.output
+        (sensor,) = bench.stage.cluster.list_all("default", "sensors")
+        specs.append((sensor["spec"]["dependencies"], sensor["spec"]["triggers"]))
+    assert specs[0] == specs[1]
+
+
+def test_what_was_passed_in_is_not_changed(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        EVENT = {"name": "food", "project_branch": "prod", "parameters": ["count"]}
+        EVENTS, OPTIONS = [EVENT, "drink"], {"reset_at": {"cron": "0 0 * * *"}}
+
+        @namespaced_trigger(events=EVENTS, options=OPTIONS)
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            project = Config("project", default_value={})
+            count = Parameter("count", default=1)
+        """,
+        start="print(EVENTS, OPTIONS)",
+    )
+    result = bench.run(flow, "--datastore", "local", "run")
+    assert (
+        "[{'name': 'food', 'project_branch': 'prod', 'parameters': ['count']}, 'drink'] "
+        "{'reset_at': {'cron': '0 0 * * *'}}"
+    ) in result.stdout
+    assert bench.listened(flow) == ["foo.prod.food", "foo.user.alice.drink"]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "listened"),
+    [
+        ('"project_branch": "prod"', "foo.prod.food"),
+        ('"project_branch": "prod.x"', "foo.prod.x.food"),
+        ('"project_branch": "test.x"', "foo.test.x.food"),
+        ('"project_branch": "user.jane"', "foo.user.jane.food"),
+        ('"project": "other"', "other.test.bar.food"),
+        ('"project": "other", "project_branch": "prod"', "other.prod.food"),
+    ],
+)
+def test_an_event_may_come_from_another_namespace(
+    bench: Workbench, namespace: str, listened: str
+) -> None:
+    flow = bench.flow(
+        f"""
+        @namespaced_trigger(event={{"name": "food", {namespace}}})
+        @project(name="foo", branch="bar")
+        class DemoFlow(FlowSpec):
+            project = Config("project", default_value={{}})
+        """
+    )
+    assert bench.listened(flow) == [listened]
+
+
+@pytest.mark.parametrize(
+    ("base", "derived", "listened"),
+    [
+        ('@namespaced_trigger(event="food")', '@project(name="foo")', "foo.test.bar.food"),
+        ('@project(name="foo")', '@namespaced_trigger(event="food")', "foo.test.bar.food"),
+        ('@namespaced_trigger(event="food")\n@project(name="foo")', "", "foo.test.bar.food"),
+    ],
+)
+def test_a_decorator_on_a_base_class_counts(
+    bench: Workbench, base: str, derived: str, listened: str
+) -> None:
+    flow = bench.flow(
+        f"{base}\n"
+        "class BaseFlow(FlowSpec):\n"
+        "    project = Config('project', default_value={'branch': 'bar'})\n"
+        f"{derived}\n"
+        "class DemoFlow(BaseFlow):"
+    )
+    assert bench.listened(flow) == [listened]
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_what_other_mutators_do_counts(bench: Workbench, above: bool) -> None:
+    decorators = ["@other", '@namespaced_trigger(event="food")']
+    flow = bench.flow(
+        OTHER_MUTATOR
+        + "\n".join(decorators if above else reversed(decorators))
+        + "\nclass DemoFlow(FlowSpec):\n    project = Config('project', default_value={})"
+    )
+    assert bench.listened(flow) == ["foo.test.bar.food"]
+    (sensor,) = bench.sensors.values()
+    assert [parameter.key for parameter in sensor.parameters] == ["count", None]
