@@ -122,13 +122,6 @@ class _Namespace(NamedTuple):
                 f"user={user!r} names a user's branch, and branch={branch!r}, "
                 f"production={production!r} name another. Give one of them."
             )
-        if not (branch or production or user):
-            user_name = os.environ.get("METAFLOW_OWNER", get_username())
-            if not user_name:
-                raise NamespacedTriggerException(
-                    "The branch is that of the user, and Metaflow does not know who "
-                    "that is. Set METAFLOW_USER, or give a branch."
-                )
         try:
             # METAFLOW_OWNER replaces the user's name in format_name; one that was
             # asked for by name is not replaced.
@@ -140,7 +133,7 @@ class _Namespace(NamedTuple):
                 f"@project does not take {_describe(project, branch)}: {refusal} "
                 f"Write {_describe(_valid_part(project), _valid_part(branch))}."
             ) from refusal
-        return cls(project, f"user.{user}" if user else project_branch)
+        return cls(project, f"user.{user}" if user else _check_user(project_branch))
 
     @classmethod
     def of_running_flow(cls) -> _Namespace:
@@ -154,7 +147,7 @@ class _Namespace(NamedTuple):
                 'on the flow; outside of a flow, give project="my_project" with '
                 'branch="my_branch", production=True or both.'
             )
-        return cls(project, branch)
+        return cls(project, _check_user(branch))
 
     def other(self, project: Any, project_branch: Any) -> _Namespace:
         """Return another namespace; each part that is None stays as it is here."""
@@ -201,6 +194,16 @@ class _Namespace(NamedTuple):
                 f'project, for example to "p{self.project}".'
             )
         return name
+
+
+def _check_user(project_branch: str) -> str:
+    """Return the branch, or refuse the one that `@project` gives an unknown user."""
+    if project_branch in ("user.", "user.None"):
+        raise NamespacedTriggerException(
+            "The branch is that of the user, and Metaflow does not know who that is. Set "
+            "METAFLOW_USER, or give a branch."
+        )
+    return project_branch
 
 
 def _valid_part(text: str | None) -> str | None:

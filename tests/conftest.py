@@ -8,11 +8,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -134,9 +136,14 @@ class Webhook:
     """A webhook that records what it was sent, and answers as it was told to."""
 
     status: int = 200
+    seconds: float = 0
+    cut_off: bytes | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[Mapping[str, str]] = field(default_factory=list)
     url: str = ""
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
 
     @property
     def names(self) -> list[str]:
@@ -151,8 +158,18 @@ def webhook() -> Iterator[Webhook]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             record.requests.append(json.loads(body))
-            record.headers.append(dict(self.headers))
+            if record.cut_off is not None:
+                self.wfile.write(record.cut_off)
+                return
+            time.sleep(record.seconds)
             self.send_response(record.status)
+            if record.status == 302:
+                self.send_header("Location", "/login")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            record.requests.append({"GET": self.path})
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:

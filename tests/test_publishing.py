@@ -69,21 +69,146 @@ def test_a_failed_publication_is_told_and_the_step_goes_on(
     result = publish(bench, webhook, '"food"')
     assert result.status == 0, result.output
     assert "id: None" in result.stdout
-    host = webhook.url.removeprefix("http://").removesuffix("/metaflow-event")
     assert (
-        f"Event 'foo.user.alice.food' was not published to {host}: HTTP Error 500: "
+        f"Event 'foo.user.alice.food' was not published to {webhook.host}: HTTP Error 500: "
         "Internal Server Error"
     ) in result.output
 
 
-def test_a_failed_publication_fails_the_step_where_errors_count(
+SCRIPT = """
+from namespaced_trigger import namespaced_trigger
+print("id:", namespaced_trigger.raise_event({call}))
+"""
+
+
+def publish_from_a_script(bench: Workbench, call: str) -> Result:
+    (bench.folder / "script.py").write_text(SCRIPT.format(call=call))
+    return bench.run("script.py")
+
+
+@pytest.mark.parametrize("ignore_errors", [True, False])
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "HTTP Error 401: Unauthorized"),
+        (404, "HTTP Error 404: Not Found"),
+        (500, "HTTP Error 500: Internal Server Error"),
+        (302, "HTTP Error 302: Found, redirected to /login"),
+        ("cut off", "Remote end closed connection without response"),
+        ("cut off in the status", "HTTP/1.1 2"),
+        ("refused", "<urlopen error [Errno 111] Connection refused>"),
+        ("no webhook", "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set"),
+    ],
+)
+def test_an_event_that_is_not_accepted_is_told_with_the_host_and_the_reason(
+    bench: Workbench, webhook: Webhook, status: int | str, reason: str, ignore_errors: bool
+) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    bench.variables["METAFLOW_SERVICE_RETRY_COUNT"] = "1"
+    host = f" to {webhook.host}"
+    if isinstance(status, int):
+        webhook.status = status
+    elif status.startswith("cut off"):
+        webhook.cut_off = b"HTTP/1.1 2" if "status" in status else b""
+    elif status == "refused":
+        bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = "http://127.0.0.1:9/metaflow-event"
+        host = " to 127.0.0.1:9"
+    else:
+        bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = "(unset)"
+        host = ""
+    arguments = '"food", project="foo", production=True'
+    result = publish_from_a_script(bench, f"{arguments}, ignore_errors={ignore_errors}")
+    message = f"Event 'foo.prod.food' was not published{host}: {reason}\n"
+    if ignore_errors:
+        assert (result.status, result.stdout) == (0, "id: None\n"), result.output
+        assert result.stderr == message
+    else:
+        assert result.status == 1
+        assert result.stderr.endswith(f"NamespacedTriggerException: {message}")
+    assert {"GET": "/login"} not in webhook.requests
+
+
+def test_a_slow_webhook_is_waited_for(bench: Workbench, webhook: Webhook) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    webhook.seconds = 2
+    result = publish_from_a_script(bench, '"food", project="foo", branch="bar"')
+    assert result.stdout == f"id: {webhook.requests[0]['payload']['id']}\n"
+
+
+def test_other_requests_of_the_process_are_redirected_as_before(
     bench: Workbench, webhook: Webhook
 ) -> None:
-    webhook.status = 401
-    result = publish(bench, webhook, '"food", ignore_errors=False')
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    webhook.status = 302
+    (bench.folder / "script.py").write_text(
+        SCRIPT.format(call='"food", project="foo", branch="bar"')
+        + "import urllib.request\n"
+        + f"print(urllib.request.urlopen({webhook.url + '/other'!r}, data=b'{{}}').status)\n"
+    )
+    result = bench.run("script.py")
+    assert result.stdout == "id: None\n200\n", result.output
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"),
+    [
+        ('project="foo", branch="bar", production=True', "foo.prod.bar.food"),
+        ('project="foo", branch="bar"', "foo.test.bar.food"),
+        ('project="foo", production=True', "foo.prod.food"),
+        ('project="foo"', "foo.user.alice.food"),
+    ],
+)
+def test_a_script_publishes_in_the_namespace_that_it_names(
+    bench: Workbench, webhook: Webhook, namespace: str, name: str
+) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    publish_from_a_script(bench, f'"food", {namespace}')
+    assert webhook.names == [name]
+
+
+def test_a_flow_publishes_in_another_namespace_that_it_names(
+    bench: Workbench, webhook: Webhook
+) -> None:
+    publish(bench, webhook, '"food", branch="bar"', "--production")
+    publish(bench, webhook, '"food", project="other", production=True', "--branch", "bar")
+    assert webhook.names == ["foo.test.bar.food", "other.prod.food"]
+
+
+def test_a_script_without_a_namespace_publishes_nothing(bench: Workbench, webhook: Webhook) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    result = publish_from_a_script(bench, '"food"')
     assert result.status == 1
-    assert "Event 'foo.user.alice.food' was not published to 127.0.0.1" in result.output
-    assert "HTTP Error 401: Unauthorized" in result.output
+    assert (
+        'outside of a flow, give project="my_project" with branch="my_branch", production=True '
+        "or both."
+    ) in result.stderr
+    assert webhook.requests == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "warning"),
+    [
+        (
+            '{"a": "x" * 100_000}',
+            "the payload of 'foo.prod.food' has 100,009 bytes. One of more than 128 KiB cannot "
+            "reach the pod; put the data into a file, and its path into the payload.",
+        ),
+        (
+            '{"a": [{"b": 2**53 + 1, "c": 2**53}]}',
+            "the payload of 'foo.prod.food' has the integer 9007199254740993, which arrives "
+            "rounded (Argo Events keeps 53 bits). Send it as text.",
+        ),
+        ('{"a": -(2**53) - 1}', "the integer -9007199254740993, which arrives rounded"),
+    ],
+)
+def test_a_payload_that_arrives_changed_warns(
+    bench: Workbench, webhook: Webhook, payload: str, warning: str
+) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    result = publish_from_a_script(bench, f'"food", {payload}, project="foo", production=True')
+    assert len(webhook.requests) == 1
+    assert result.stderr.count("Namespaced trigger warning: ") == 1
+    assert warning in result.stderr
 
 
 def test_a_flow_without_a_project_publishes_nothing(bench: Workbench, webhook: Webhook) -> None:
