@@ -34,6 +34,7 @@ if [int(part) for part in re.findall(r"\d+", metaflow.__version__)[:3]] < [*OLDE
     )
 
 # These are not in every Metaflow that is too old, so they come after the check.
+from metaflow import flowspec  # noqa: E402
 from metaflow._vendor import click  # noqa: E402
 from metaflow.exception import MetaflowException, ParameterFieldFailed  # noqa: E402
 from metaflow.parameters import DeployTimeField  # noqa: E402
@@ -172,7 +173,7 @@ class _Namespace(NamedTuple):
             raise NamespacedTriggerException(
                 f'The name of an event is text, and {event!r} is not. Write, for example, "food".'
             )
-        if not NOT_IN_EVENT_NAMES.sub("", event):
+        if not re.search(r"[A-Za-z0-9]", event):
             raise NamespacedTriggerException(
                 f"The name of an event is empty: {event!r}. Use letters, digits, "
                 '"_", "-" and ".", for example "food".'
@@ -217,6 +218,14 @@ def _describe(project: str | None, branch: str | None) -> str:
 
 def _warn(message: str) -> None:
     print(f"Namespaced trigger warning: {message}", file=sys.stderr, flush=True)
+
+
+def _check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise NamespacedTriggerException(
+            f"{name} is either True or False, and {value!r} is neither. Write {name}=True or "
+            f"{name}=False."
+        )
 
 
 def _is_absent(value: Any) -> bool:
@@ -359,8 +368,9 @@ class _MappingParser:
                 f"The config {self._config_name!r} is not valid JSON ({error}): {text!r}. "
                 f"Write, for example, {_config_value(self._config_name, EXAMPLE_CONFIG)}"
             ) from error
-        if value is not None:
-            _check_mapping(self._config_name, value)
+        if value is None:  # null; Metaflow takes it from itself, not from a parser
+            return {}
+        _check_mapping(self._config_name, value)
         return value
 
 
@@ -388,9 +398,7 @@ def _check_list(events: Any) -> list[Any]:
 
 def _flow_state(mutable_flow: Any, item: str) -> Any:
     """Return what Metaflow keeps of a flow class and does not show in MutableFlow."""
-    from metaflow import flowspec
-
-    # Metaflow 2.19.10 renamed the enumeration of the items.
+    # Metaflow 2.19.10 renamed the enumeration of the items, and keeps the case of configs.
     items = getattr(flowspec, "FlowStateItems", None) or flowspec._FlowState
     return mutable_flow._flow_cls._flow_state[items[item]]
 
@@ -402,6 +410,11 @@ def _flow_configs(mutable_flow: Any) -> dict[str, Any]:
     except AttributeError:
         # Before Metaflow 2.19 a config without a value makes MutableFlow.configs fail.
         return dict(_flow_state(mutable_flow, "CONFIGS"))
+
+
+def _config_key(name: str) -> str:
+    """Return the key under which Metaflow keeps a config."""
+    return name if hasattr(flowspec, "FlowStateItems") else name.lower()
 
 
 # What an event may be: a name, a dict of EVENT_KEYS, or a function that returns one.
@@ -426,7 +439,7 @@ class namespaced_trigger(metaflow.FlowMutator):
         Several of them, or a function that returns the list; the flow starts when
         all have been published.
     options : dict, optional
-        Handed to `@trigger`, for example `{"reset_at": {"cron": "0 0 * * *"}}`.
+        Handed to `@trigger`, for example `{"reset_at": {"cron": "@daily"}}`.
     config_name : str, default "project"
         Name of the flow's Config with the keys `name`, `branch` and `production`.
     show_warnings : bool, default True
@@ -565,15 +578,18 @@ class namespaced_trigger(metaflow.FlowMutator):
                 f"config_name is the name of a Config, and {config_name!r} is not. Write, for "
                 'example, config_name="project".'
             )
-        if options is not None and not isinstance(options, Mapping):
+        if options is not None and not (
+            isinstance(options, Mapping) and isinstance(options.get("reset_at", {}), Mapping)
+        ):
             raise NamespacedTriggerException(
-                f"options is a dict, and {options!r} is not. Write, for example, "
-                'options={"reset_at": {"cron": "0 0 * * *"}}.'
+                f"options is a dict of dicts, and {options!r} is not. Write, for example, "
+                'options={"reset_at": {"cron": "@daily"}}.'
             )
+        _check_flag("show_warnings", show_warnings)
         self._events: Any = events if event is None else [event]
         self._options: Mapping[str, Any] | None = options
         self._config_name: str = config_name
-        self._show_warnings = show_warnings
+        self._show_warnings: bool = show_warnings
 
     def _refuse_other_triggers(self, mutable_flow: Any) -> None:
         for name, _, _, attributes in list(mutable_flow.decorator_specs):
@@ -594,20 +610,28 @@ class namespaced_trigger(metaflow.FlowMutator):
         """Return the flow's Config, None where the flow has no Config of that name."""
         configs = _flow_configs(mutable_flow)
         name = self._config_name
-        if name not in configs and name.lower() not in configs:
+        if _config_key(name) not in configs:
+            others = "".join(f', or config_name="{other}" to the decorator' for other in configs)
             self._warn(
-                f"The flow has no Config named {name!r}, so its branch can only be the one "
-                "in @project. To set the branch at deployment, add this line to the flow: "
-                f'project = Config("{name}", default_value={{}})'
+                f"The flow has no Config named {name!r}, so its branch can only be the one in "
+                "@project. To set the branch at deployment, add this line to the flow: "
+                f'project = Config("{name}", default_value={{}}){others}'
             )
             return None
-        config: Any = configs.get(name, configs.get(name.lower()))
+        config: Any = configs[_config_key(name)]
         if _is_absent(config):
             return {}
+        if isinstance(config, str):  # what a Config with plain=True is
+            config = _MappingParser(name, json.loads)(config)
         _check_mapping(name, config)
         values: dict[str, Any] = dict(config)
         for key in values:
             self._refuse_slip(key)
+        if values and not set(values) & set(PROJECT_KEYS):
+            self._warn(
+                f"The config {name!r} has none of the keys name, branch and production; its keys "
+                f"({', '.join(map(str, values))}) say nothing about the namespace."
+            )
         return values
 
     def _refuse_slip(self, key: Any) -> None:
@@ -877,6 +901,8 @@ class namespaced_trigger(metaflow.FlowMutator):
         """
         name = cls.event_name(event_name, project=project, branch=branch, production=production)
         content = _payload(name, payload)
+        _check_flag("safe_publish", safe_publish)
+        _check_flag("ignore_errors", ignore_errors)
         if safe_publish and not os.environ.get("ARGO_WORKFLOW_TEMPLATE"):
             print(
                 f"Event {name!r} was not published: this run is not a deployed workflow, "

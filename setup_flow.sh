@@ -37,7 +37,7 @@ find_python() {
 # The last thing that a complete installation writes is the list of what it installed.
 install() {
   local installed=.venv/installed.txt python
-  if ! cmp -s constraints.txt "$installed"; then
+  if ! cmp -s constraints.txt "$installed" || ! .venv/bin/python -c 'import metaflow'; then
     python=$(find_python)
     echo "Installing Metaflow into .venv; this happens once."
     "$python" -m venv --clear .venv
@@ -130,6 +130,11 @@ rehearse() {
   check "$folder/report.json"
 }
 
+if [[ $# -gt 1 ]]; then
+  echo "setup_flow.sh takes one option, and got: $*" >&2
+  usage >&2
+  exit 2
+fi
 case "${1:-}" in
   "")
     install
@@ -137,6 +142,11 @@ case "${1:-}" in
     ;;
   --cluster)
     install
+    if ! python -c 'from kubernetes import config; config.load_config()' >/dev/null 2>&1; then
+      echo "There is no Kubernetes cluster that Metaflow could reach. Configure one first, see" >&2
+      echo "https://docs.metaflow.org/production/scheduling-metaflow-flows/scheduling-with-argo-workflows" >&2
+      exit 1
+    fi
     export ON_CLUSTER=1
     scenarios
     echo

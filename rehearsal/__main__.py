@@ -11,6 +11,8 @@ from typing import Any
 
 from .stage import Stage
 
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
 
 def main() -> int:
     """Rehearse the command that the command line names, and return the exit status."""
@@ -22,30 +24,50 @@ def main() -> int:
         "event was heard by nobody, else 0.",
     )
     parser.add_argument("--report", metavar="FILE", type=Path, help="write the report as JSON")
-    parser.add_argument("command", metavar="COMMAND", help="for example: python flow.py ...")
-    parser.add_argument("arguments", metavar="ARG", nargs=argparse.REMAINDER)
+    parser.add_argument(
+        "command",
+        metavar="COMMAND [ARG...]",
+        nargs=argparse.REMAINDER,
+        help="for example: python flow.py argo-workflows create",
+    )
     options = parser.parse_args()
+    if not options.command:
+        parser.error("there is no COMMAND. Write, for example: python -m rehearsal bash deploy.sh")
+    if options.report and not options.report.absolute().parent.is_dir():
+        parser.error(f"the folder of --report {options.report} is not there")
 
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
         stage = Stage(Path(folder))
         try:
-            status = stage.rehearse([options.command, *options.arguments])
-        except FileNotFoundError as error:
-            print(f"rehearsal: there is no command {error.filename!r}", file=sys.stderr)
-            return 127
-        except KeyboardInterrupt:
-            print("rehearsal: interrupted; everything it started is stopped", file=sys.stderr)
-            return 130
+            status = stage.rehearse(options.command)
+        except OSError as error:
+            problem = f"rehearsal: {options.command[0]!r} cannot be run: {error.strerror}"
+            print(problem, file=sys.stderr)
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        except Interrupted as interrupted:
+            print("rehearsal: interrupted; all that it started is stopped", file=sys.stderr)
+            status = 128 + interrupted.number
         report = stage.report()
     print("\n" + report.as_text(), flush=True)
     if options.report:
         report.write(options.report)
-    return status or int(bool(report.failures or report.orphans))
+    return status or int(bool(report.failures or report.orphans or report.refusals))
 
 
-def _terminate(*_: Any) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
+class Interrupted(BaseException):
+    """A signal that ends the rehearsal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _interrupt(number: int, _frame: Any) -> None:
+    for each in ENDING_SIGNALS:  # one is enough, and stopping takes a moment
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
 
 
 if __name__ == "__main__":

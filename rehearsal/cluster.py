@@ -36,6 +36,7 @@ _XML_UPLOAD = (
 )
 _XML_COMPLETE = b"<CompleteMultipartUploadResult/>"
 _XML_NO_KEY = b"<Error><Code>NoSuchKey</Code></Error>"
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # an RFC 1123 subdomain
 _NAME_SUFFIX = string.ascii_lowercase + string.digits
 
 
@@ -69,6 +70,9 @@ class Observer:
 
     def published(self, publication: Publication) -> None:
         """Take note of an event."""
+
+    def refused(self, publisher: str | None, reason: str) -> None:
+        """Take note of an event that the webhook did not take."""
 
 
 class Cluster:
@@ -134,6 +138,10 @@ class Cluster:
                 suffix = "".join(random.choices(_NAME_SUFFIX, k=5))
                 metadata["name"] = metadata["generateName"] + suffix
             name = metadata["name"]
+            if not _OBJECT_NAME.fullmatch(name):
+                raise Refused(
+                    422, "Invalid", f'{plural}.argoproj.io "{name}" has a name that is not valid'
+                )
             if (namespace, plural, name) in self._objects:
                 raise Refused(409, "AlreadyExists", f'{plural}.argoproj.io "{name}" already exists')
             if plural == "workflows":
@@ -188,7 +196,7 @@ class Cluster:
         publication = Publication(event, publisher)
         to_create: list[tuple[dict[str, Any], list[Publication]]] = []
         with self._lock:
-            self.publications.append(publication)
+            known = [*self.publications, publication]
             for sensor in self.sensors.values():
                 decision = sensor.receive(event)
                 if decision.satisfied and sensor.subscribes:
@@ -196,10 +204,11 @@ class Cluster:
                 if decision.workflow is not None:
                     causes = [
                         each
-                        for each in self.publications
+                        for each in known
                         if any(each.event is cause for cause in decision.events)
                     ]
                     to_create.append((decision.workflow, causes))
+            self.publications.append(publication)
         self.observer.published(publication)
         for workflow, causes in to_create:
             self.create(workflow["metadata"]["namespace"], "workflows", workflow, causes)
@@ -327,9 +336,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "POST":
             self._answer(400, b"http method not allowed")
             return
+        publisher = self.headers.get(PUBLISHER_HEADER)
         try:
-            self.server.cluster.publish(body, self.headers.get(PUBLISHER_HEADER))
-        except NotAnEvent as problem:
+            self.server.cluster.publish(body, publisher)
+        except (NotAnEvent, UnknownToSensor) as problem:
+            self.server.cluster.observer.refused(publisher, str(problem))
             self._answer(400, str(problem).encode())
         else:
             self._answer(200, b"success")

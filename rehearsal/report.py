@@ -48,12 +48,14 @@ class Report:
         publications: Sequence[Publication],
         runs: Sequence[Run],
         sensors: Sequence[Sensor],
+        refusals: Sequence[str] = (),
     ) -> None:
         self.publications = [
             each for each in publications if each.listeners or not is_automatic(each)
         ]
         self.runs = {run.name: run for run in runs}
-        self.sensors = sensors
+        self.sensors = {sensor.name: sensor for sensor in sensors}
+        self.refusals = refusals
 
     @property
     def orphans(self) -> list[Publication]:
@@ -74,10 +76,11 @@ class Report:
             rows += [first + heard[0], *(("", "", *row) for row in heard[1:])]
         lines = _table(rows) if len(rows) > 1 else ["No event was published."]
         lines += [self._orphan(each) for each in self.orphans]
+        lines += [f"Refused: {refusal}" for refusal in self.refusals]
         lines += [f"Failed: {run.name}" for run in self.failures]
         lines += [
-            f"Not acted out: {thing} of {sensor.name}"
-            for sensor in self.sensors
+            f"Not acted out: {thing} of {sensor.deployment}"
+            for sensor in self.sensors.values()
             for thing in sensor.not_acted_out
         ]
         return "\n".join(lines)
@@ -94,6 +97,7 @@ class Report:
                 }
                 for each in self.publications
             ],
+            "refusals": list(self.refusals),
             "runs": [
                 {
                     "name": run.name,
@@ -112,22 +116,18 @@ class Report:
         path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
 
     def _heard(self, publication: Publication) -> list[tuple[str, str]]:
-        started = [(name, self.runs[name].phase.lower()) for name in publication.started]
-        waiting = [
-            (name, "waits for other events")
-            for name in publication.listeners
-            if not any(self._sensor_of(run) == name for run in publication.started)
-        ]
-        return started + waiting
-
-    def _sensor_of(self, run: str) -> str:
-        # Metaflow names a Sensor after its WorkflowTemplate, without the dots.
-        return self.runs[run].deployment.replace(".", "-")
+        heard = [(name, self.runs[name].phase.lower()) for name in publication.started]
+        started = {self.runs[name].deployment for name in publication.started}
+        for name in publication.listeners:
+            sensor = self.sensors.get(name)
+            if sensor and sensor.deployment not in started:
+                heard.append((sensor.deployment, _waiting(sensor, publication)))
+        return heard
 
     def _orphan(self, publication: Publication) -> str:
         listened = {
-            dependency.event_name: sensor.name
-            for sensor in self.sensors
+            dependency.event_name: sensor.deployment
+            for sensor in self.sensors.values()
             for dependency in sensor.dependencies
             if dependency.event_name
         }
@@ -142,16 +142,24 @@ class Report:
         return f"Orphan: nobody heard {name}" + ("" if listened else "; nobody listens at all")
 
     def _why_not(self, publication: Publication) -> str:
-        for sensor in self.sensors:
+        for sensor in self.sensors.values():
             for dependency in sensor.dependencies:
                 if dependency.event_name != publication.event.name:
                     continue
                 if not sensor.subscribes:
-                    return f"{sensor.name} is dead: its event must begin with a letter"
+                    return f"{sensor.deployment} is dead: its event must begin with a letter"
                 failing = ", ".join(map(str, dependency.failing(publication.event)))
                 if failing:
-                    return f"{sensor.name} asks that {failing}"
+                    return f"{sensor.deployment} asks that {failing}"
         return "its listener was deployed afterwards"
+
+
+def _waiting(sensor: Sensor, publication: Publication) -> str:
+    """Return why a sensor that heard an event has started nothing for it."""
+    if not any(event is publication.event for event in sensor.heard.values()):
+        return "replaced by a later one"
+    missing = [each for each in sensor.dependencies if each.name not in sensor.heard]
+    return f"waits for {' and '.join(each.event_name or each.name for each in missing)}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

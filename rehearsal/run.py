@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,28 +143,6 @@ class Run:
                 start_new_session=True,
             )
 
-    def terminate(self) -> None:
-        """Ask the run, and all that it started, to end."""
-        self._signal(signal.SIGTERM)
-
-    def wait_until_gone(self) -> None:
-        """Wait until nothing of the run is left, and end by force what does not end."""
-        deadline = time.monotonic() + SECONDS_TO_STOP
-        while self._signal(0) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> bool:
-        """Send a signal to the run's processes; return whether there are any."""
-        if self.process is None:
-            return False
-        self.process.poll()
-        try:
-            os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            return False
-        return True
-
     def _container(self) -> dict[str, Any]:
         """Return the container of the flow's first step, which sets the parameters."""
         for template in self.template["spec"]["templates"]:
@@ -228,3 +206,24 @@ class Run:
 
 def _is_kubernetes(option: str) -> bool:
     return option.startswith("--with=kubernetes")
+
+
+def end_groups(leaders: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes and all that they started, by force where they do not end."""
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    left = [leader for leader in leaders if _signal_group(leader, signal.SIGTERM)]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.02)
+        left = [leader for leader in left if _signal_group(leader, 0)]
+    for leader in left:
+        _signal_group(leader, signal.SIGKILL)
+
+
+def _signal_group(leader: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to a process and its group; return whether anything is left of them."""
+    leader.poll()
+    try:
+        os.killpg(leader.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -245,6 +245,11 @@ class Sensor:
         )
 
     @property
+    def deployment(self) -> str:
+        """The WorkflowTemplate that it starts."""
+        return str(self.resource["spec"]["workflowTemplateRef"]["name"])
+
+    @property
     def subscribes(self) -> bool:
         """Whether Argo's sensor hears anything at all."""
         return all(dependency.is_heard for dependency in self.dependencies)
@@ -292,6 +297,8 @@ def to_go_json(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _go_number(value)
     text = json.dumps(value, ensure_ascii=False)
+    # Half of a surrogate pair is no character, and Go decodes it to U+FFFD.
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 

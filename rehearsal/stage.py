@@ -15,7 +15,7 @@ from typing import Any
 
 from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Observer, Publication
 from .report import Report, is_automatic, say, show_output
-from .run import Run, UnknownTemplate
+from .run import Run, end_groups
 from .sensor import Sensor
 
 # Variables that say how Metaflow and its clients reach the user's own systems.
@@ -32,7 +32,9 @@ class Stage(Observer):
         self.folder = folder
         self.cluster = Cluster(self)
         self.runs: list[Run] = []
+        self.refusals: list[str] = []
         self._unfinished = 0
+        self._stopping = False
         self._changed = threading.Condition()
         self._runners = ThreadPoolExecutor(max_workers=os.cpu_count())
 
@@ -44,23 +46,24 @@ class Stage(Observer):
         process: subprocess.Popen[bytes] | None = None
         with self.cluster.serve():
             try:
-                process = subprocess.Popen(command, env=environment)
+                # In a group of its own, so that it ends with all that it has started.
+                process = subprocess.Popen(command, env=environment, start_new_session=True)
                 status = process.wait()
                 with self._changed:
                     self._changed.wait_for(lambda: self._unfinished == 0)
                 return status if status >= 0 else 128 - status  # as a shell has it
             finally:
+                self._stopping = True
                 self._runners.shutdown(wait=False, cancel_futures=True)
-                if process is not None and process.poll() is None:
-                    process.terminate()
-                for run in self.runs:
-                    run.terminate()
-                for run in self.runs:
-                    run.wait_until_gone()
+                end_groups([each for each in (process, *self._processes()) if each])
+
+    def _processes(self) -> list[subprocess.Popen[bytes]]:
+        return [run.process for run in self.runs if run.process]
 
     def report(self) -> Report:
         """Return what has happened."""
-        return Report(self.cluster.publications, self.runs, list(self.cluster.sensors.values()))
+        sensors = list(self.cluster.sensors.values())
+        return Report(self.cluster.publications, self.runs, sensors, self.refusals)
 
     def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:
         """Say what was deployed."""
@@ -77,6 +80,11 @@ class Stage(Observer):
             return
         publisher = publication.publisher or "the command"
         say("published", f"{publication.event.name} by {publisher}")
+
+    def refused(self, publisher: str | None, reason: str) -> None:
+        """Say which event the webhook did not take, and why."""
+        self.refusals.append(f"an event by {publisher or 'the command'}: {reason}")
+        say("refused", self.refusals[-1])
 
     def created(self, workflow: dict[str, Any], publications: list[Publication]) -> None:
         """Run a Workflow as soon as a core is free."""
@@ -98,18 +106,20 @@ class Stage(Observer):
 
     def _run(self, run: Run) -> None:
         started = time.monotonic()
+        run.phase = "Running"
         try:
-            run.phase = "Running"
             run.start(self.cluster.packages, self._environment())
             assert run.process is not None  # start() has just set it
-            run.phase = "Failed" if run.process.wait() else "Succeeded"
-        except (UnknownTemplate, OSError, KeyError) as error:
-            run.phase = "Error"
-            say("error", f"{run.name}: {error}")
+            phase = "Failed" if run.process.wait() else "Succeeded"
+        except Exception as error:  # whatever it is, the others go on
+            phase = "Error"
+            say("error", f"{run.name}: {type(error).__name__}: {error}")
         run.seconds = time.monotonic() - started
+        run.phase = "Stopped" if self._stopping else phase
         if run.phase == "Failed":
             show_output(run)
-        say(run.phase.lower(), f"{run.name} after {run.seconds:.1f} s")
+        if not self._stopping:
+            say(run.phase.lower(), f"{run.name} after {run.seconds:.1f} s")
         with self._changed:
             self._unfinished -= 1
             self._changed.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import metaflow
 import pytest
 
 from rehearsal.sensor import Sensor
@@ -23,6 +25,7 @@ from rehearsal.stage import Stage
 
 ROOT = Path(__file__).parent.parent
 SECONDS_FOR_A_COMMAND = 120
+VERSION = tuple(map(int, re.findall(r"\d+", metaflow.__version__)[:3]))
 
 FLOW = """\
 from metaflow import *
@@ -93,6 +96,7 @@ class Workbench:
         environment = {
             **self.stage._environment(),
             "METAFLOW_USER": "alice",
+            "METAFLOW_PYLINT": "0",  # ob-metaflow brings it, and it mislikes "import *"
             "PYTHONPATH": os.fspath(ROOT),
             **self.variables,
         }

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Workbench
-from metaflow import metaflow_version
+from conftest import VERSION, Workbench
 
 SOURCE = """
 @namespaced_trigger(event="fo od")
@@ -20,7 +19,6 @@ class DemoFlow(FlowSpec):
 START = "print('in', current.project_name, current.branch_name, current.is_production)"
 CONFIG = {"branch": "bar", "production": True}
 OPTIONS = ("--config-value", "project", json.dumps(CONFIG))
-VERSION = tuple(map(int, re.findall(r"\d+", metaflow_version.get_version())[:3]))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import textwrap
 
 import pytest
-from conftest import Workbench
+from conftest import VERSION, Workbench
 
 LISTENER = """
 @namespaced_trigger(event="food")
@@ -84,6 +84,44 @@ def test_a_flow_without_project_gets_the_name_in_its_config(bench: Workbench) ->
     assert bench.listened(flow) == ["foo.test.bar.food"]
 
 
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        ('project = Config("project")', ()),
+        ('project = Config("project", default_value={})', ("--config-value", "project", "null")),
+        ('project = Config("project", default_value={}); other = Config("other")', ()),
+    ],
+)
+def test_a_config_without_a_value_says_nothing(
+    bench: Workbench, body: str, options: tuple[str, ...]
+) -> None:
+    source = LISTENER.format(project='name="foo"').rpartition("    project")[0]
+    assert bench.listened(bench.flow(f"{source}    {body}"), *options) == ["foo.user.alice.food"]
+
+
+@pytest.mark.parametrize("name", ["my-project", "MyProject", "My-Project_2"])
+def test_a_config_is_found_by_a_name_with_dashes_and_capitals(bench: Workbench, name: str) -> None:
+    flow = bench.flow(
+        f"""
+        @namespaced_trigger(event="food", config_name="{name}")
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            project = Config("{name}", default_value={{"branch": "bar"}})
+            other = Config("other")
+        """
+    )
+    assert bench.listened(flow) == ["foo.test.bar.food"]
+
+
+@pytest.mark.skipif(VERSION < (2, 19, 10), reason="plain came with Metaflow 2.19.10")
+@pytest.mark.parametrize("parser", ["", ", parser=__import__('json').loads"])
+def test_a_plain_config_counts(bench: Workbench, parser: str) -> None:
+    source = LISTENER.format(project='name="foo"').replace(
+        ", default_value={}", ", plain=True" + parser
+    )
+    assert bench.listened(bench.flow(source), *config(branch="bar")) == ["foo.test.bar.food"]
+
+
 def test_options_are_handed_to_trigger(bench: Workbench) -> None:
     flow = bench.flow(
         """
@@ -137,6 +175,23 @@ WARNED = [
         "To set the branch at deployment, add this line to the flow: "
         'project = Config("project", default_value={})',
         id="no Config",
+    ),
+    pytest.param(
+        'event="food"',
+        'settings = Config("settings", default_value={})',
+        (),
+        "The flow has no Config named 'project', so its branch can only be the one in @project. "
+        "To set the branch at deployment, add this line to the flow: "
+        'project = Config("project", default_value={}), or config_name="settings" to the decorator',
+        id="another Config",
+    ),
+    pytest.param(
+        'event="food"',
+        'project = Config("project", default_value={"prod": True})',
+        (),
+        "The config 'project' has none of the keys name, branch and production; its keys (prod) "
+        "say nothing about the namespace.",
+        id="other keys",
     ),
     pytest.param(
         'event="food"',

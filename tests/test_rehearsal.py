@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ if __name__ == "__main__":
     UpFlow()
 """
 LISTENER = """
-from metaflow import *
+from metaflow import Config, FlowSpec, Parameter, current, project, step, trigger
 from namespaced_trigger import namespaced_trigger
 
 @namespaced_trigger({events})
@@ -166,7 +167,7 @@ def test_an_event_that_nobody_heard_fails_and_names_the_nearest_listener(tmp_pat
     assert rehearsal.status == 1
     assert (
         "Orphan: nobody heard foo.test.bar.food; the nearest name that somebody listens to is "
-        "foo.test.bar.foods (foo-test-bar-downflow)\n"
+        "foo.test.bar.foods (foo.test.bar.downflow)\n"
     ) in rehearsal.output
     assert rehearsal.table[1].split()[-1] == "nobody"
 
@@ -181,17 +182,12 @@ def test_a_listener_that_argo_leaves_dead_hears_nothing(tmp_path: Path) -> None:
         "from metaflow.integrations import ArgoEvent\nArgoEvent('2fast').publish()\n"
     )
     script = "python down.py argo-workflows create && python publish.py"
-    rehearsal = rehearse(tmp_path, script)
+    rehearsal = rehearse(tmp_path, script, METAFLOW_USER="jane")
     assert rehearsal.status == 1
     assert (
-        "Orphan: nobody heard 2fast; foo-user-rehearsal-downflow is dead: its event must begin "
-        "with a letter\n"
-    ) in rehearsal.output.replace(f"foo-user-{_user()}", "foo-user-rehearsal")
-
-
-def _user() -> str:
-    names = (os.environ.get(name) for name in ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER"))
-    return next((name for name in names if name and name != "root"), "rehearsal")
+        "Orphan: nobody heard 2fast; foo.user.jane.downflow is dead: its event must begin with a "
+        "letter\n"
+    ) in rehearsal.output
 
 
 def test_an_event_from_before_a_deployment_is_not_heard(tmp_path: Path) -> None:
@@ -210,7 +206,7 @@ def test_a_listener_of_two_events_waits_for_both(tmp_path: Path) -> None:
     write_flows(tmp_path, events='events=["food", "drink"]')
     rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
     assert rehearsal.status == 0, rehearsal.output
-    assert rehearsal.table[1].endswith("foo-test-bar-downflow  waits for other events")
+    assert rehearsal.table[1].endswith("foo.test.bar.downflow  waits for foo.test.bar.drink")
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("true", 0), ("kill -9 $$", 137)])
@@ -222,15 +218,54 @@ def test_the_status_of_the_command_is_the_status_of_the_rehearsal(
     assert "No event was published." in rehearsal.output
 
 
-def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["no-such-command"], 127, "rehearsal: 'no-such-command' cannot be run: No such file"),
+        (["/"], 126, "rehearsal: '/' cannot be run: Permission denied"),
+        ([], 2, "there is no COMMAND. Write, for example: python -m rehearsal bash deploy.sh"),
+        (["--report", "/no/such.json", "true"], 2, "the folder of --report /no/such.json is not"),
+    ],
+)
+def test_a_command_line_that_cannot_work_is_refused(
+    arguments: list[str], status: int, message: str
+) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "rehearsal", "no-such-command"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "rehearsal", *arguments], cwd=ROOT, capture_output=True, text=True
     )
-    assert process.returncode == 127
-    assert process.stderr == "rehearsal: there is no command 'no-such-command'\n"
+    assert process.returncode == status
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ("{'a': 'x' * 1100000}", "bytes, and at most 1048576 pass"),
+        ("{'count': 10 ** 400}", "a number that does not fit a 64-bit float"),
+    ],
+)
+def test_an_event_that_the_webhook_refuses_fails_the_rehearsal(
+    tmp_path: Path, payload: str, reason: str
+) -> None:
+    write_flows(
+        tmp_path,
+        publish=f'namespaced_trigger.raise_event("food", {payload}, safe_publish=True)',
+        parameters="count = Parameter('count', default=1)",
+    )
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+    assert rehearsal.status == 1
+    assert "Refused: an event by foo.test.bar.upflow-" in rehearsal.output
+    assert reason in rehearsal.output
+    assert "Traceback" not in rehearsal.output
+
+
+def test_a_run_that_cannot_be_started_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
+    publish = "namespaced_trigger.raise_event('food', {'text': '\\0'}, safe_publish=True)"
+    write_flows(tmp_path, publish, parameters="text = Parameter('text', default='')")
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+    phases = sorted(run["phase"] for run in rehearsal.report["runs"])
+    assert phases[1] == "Succeeded", rehearsal.output
 
 
 def test_the_user_s_own_settings_are_neither_used_nor_changed(tmp_path: Path) -> None:
@@ -262,11 +297,9 @@ def test_the_user_s_own_settings_are_neither_used_nor_changed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
 )
-def test_an_interrupted_rehearsal_stops_what_it_started(
-    tmp_path: Path, number: int, status: int
-) -> None:
+def test_an_interrupted_rehearsal_stops_what_it_started(tmp_path: Path, number: int) -> None:
     marker = tmp_path / "pid"
     publish = f"open({str(marker)!r}, 'w').write(str(__import__('os').getpid()))"
     (tmp_path / "up.py").write_text(
@@ -277,7 +310,10 @@ def test_an_interrupted_rehearsal_stops_what_it_started(
         python up.py argo-workflows create
         python up.py argo-workflows trigger
         until [ -s {marker} ]; do sleep 0.1; done
+        sleep 600 &
+        echo child $!
         echo ready
+        wait
         """
     )
     with (
@@ -291,8 +327,11 @@ def test_an_interrupted_rehearsal_stops_what_it_started(
         ) as process,
     ):
         assert process.stdout is not None
-        assert "ready\n" in iter(process.stdout.readline, "")
+        lines = list(itertools.takewhile("ready\n".__ne__, process.stdout))
         process.send_signal(number)
-        assert process.wait(30) == status
+        output = process.stdout.read()
+        assert process.wait(30) == 128 + number
+        assert "No event was published." in output
         assert not Path(f"/proc/{marker.read_text()}").exists()
+        assert not Path(f"/proc/{lines[-1].split()[1]}").exists()
         assert list(Path(temporary).iterdir()) == []

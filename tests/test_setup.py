@@ -24,11 +24,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def set_up(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def set_up(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", project / "setup_flow.sh", *arguments],
         cwd=project.parent,
-        env={**os.environ, "METAFLOW_USER": "jane"},
+        env={**os.environ, "METAFLOW_USER": "jane", **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -70,6 +70,13 @@ def test_on_a_cluster_it_says_before_each_command_what_it_deploys(project: Path)
     ]
 
 
+def test_a_cluster_that_is_not_there_is_told_before_anything_is_deployed(project: Path) -> None:
+    result = set_up(project, "--cluster", KUBECONFIG="/no/such/file")
+    assert result.returncode == 1
+    assert result.stdout.startswith("There is no Kubernetes cluster that Metaflow could reach.")
+    assert "Traceback" not in result.stdout
+
+
 def test_a_child_that_listens_to_another_event_fails_and_is_named(project: Path) -> None:
     child = project / "child_flow.py"
     child.write_text(child.read_text().replace('event="food"', 'event="foods"'))
@@ -77,7 +84,7 @@ def test_a_child_that_listens_to_another_event_fails_and_is_named(project: Path)
     assert result.returncode == 1
     assert (
         "Orphan: nobody heard foo.prod.bar.food; the nearest name that somebody listens to is "
-        "foo.prod.bar.foods (foo-prod-bar-helloflowdownstream)"
+        "foo.prod.bar.foods (foo.prod.bar.helloflowdownstream)"
     ) in result.stdout
 
 
@@ -100,7 +107,9 @@ def test_a_refused_command_ends_the_rehearsal_with_its_message(project: Path) ->
     assert "Traceback" not in result.stdout
 
 
-@pytest.mark.parametrize(("arguments", "status"), [(("--help",), 0), (("--clustr",), 2)])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(("--help",), 0), (("--clustr",), 2), (("--cluster", "--help"), 2)]
+)
 def test_the_usage_explains_both_ways(project: Path, arguments: tuple[str], status: int) -> None:
     result = set_up(project, *arguments)
     assert result.returncode == status

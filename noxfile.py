@@ -1,0 +1,47 @@
+"""The tests on every supported Metaflow and Python: `nox`, or `nox -s NAME`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+# The oldest, those where Metaflow's ways with configs and decorators changed, and the
+# platform's. The newest is in constraints.txt, and tests/run.sh tests it.
+METAFLOWS = (
+    "metaflow==2.16.6",
+    "metaflow==2.17.1",
+    "metaflow==2.18.13",
+    "metaflow==2.19.0",
+    "metaflow==2.19.9",
+    "metaflow==2.19.10",
+    "ob-metaflow==2.19.39.1",
+)
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+TOOLS = ("boto3", "kubernetes", "hypothesis", "pytest", "pytest-xdist")
+
+nox.options.error_on_missing_interpreters = False
+
+
+def run_tests(session: nox.Session, metaflow: str) -> None:
+    """Install one Metaflow and the pinned rest, and run the tests with them."""
+    pins = Path("constraints.txt").read_text().splitlines(keepends=True)
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text("".join(pin for pin in pins if not pin.startswith("metaflow==")))
+    session.install("--quiet", "--constraint", str(constraints), metaflow, *TOOLS)
+    # setup_flow.sh has a Metaflow of its own, in .venv.
+    session.run("python", "-m", "pytest", "--ignore=tests/test_setup.py", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("metaflow", METAFLOWS)
+def metaflows(session: nox.Session, metaflow: str) -> None:
+    """Run the tests on one Metaflow."""
+    run_tests(session, metaflow)
+
+
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """Run the tests on one Python, with the newest Metaflow."""
+    pins = Path("constraints.txt").read_text().splitlines()
+    run_tests(session, next(pin for pin in pins if pin.startswith("metaflow==")))
