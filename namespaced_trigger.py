@@ -15,6 +15,7 @@ import inspect
 import json
 import os
 import re
+import reprlib
 import shlex
 import sys
 import urllib.error
@@ -283,7 +284,7 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
         return {}
     if not isinstance(payload, Mapping) or not all(isinstance(key, str) for key in payload):
         raise NamespacedTriggerException(
-            f"The payload is a dict with text keys, and {payload!r} is not. Write, for "
+            f"The payload is a dict with text keys, and {reprlib.repr(payload)} is not. Write, for "
             'example, {"path": "s3://bucket/key"}.'
         )
     for key in ENVELOPE_KEYS:
@@ -297,7 +298,7 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
         size = len(json.dumps(content, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise NamespacedTriggerException(
-            f"The payload {payload!r} is not valid JSON: {error}. Use text, numbers, true, "
+            f"The payload {reprlib.repr(payload)} is not valid JSON: {error}. Use text, numbers, true, "
             "false, null, lists and dicts."
         ) from error
     if size > LARGE_PAYLOAD_BYTES:

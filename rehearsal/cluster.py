@@ -211,7 +211,11 @@ class Cluster:
             self.publications.append(publication)
         self.observer.published(publication)
         for workflow, causes in to_create:
-            self.create(workflow["metadata"]["namespace"], "workflows", workflow, causes)
+            try:
+                self.create(workflow["metadata"]["namespace"], "workflows", workflow, causes)
+            except Refused as refused:
+                # As in Argo, the event is gone.
+                self.observer.refused(publisher, f"it started nothing: {refused}")
         return publication
 
     def _store(self, namespace: str, plural: str, item: dict[str, Any]) -> dict[str, Any]:

@@ -127,3 +127,16 @@ def test_a_pod_sees_the_namespace_of_the_deployment(bench: Workbench, flow: Path
     shown = bench.run("pod.py")
     assert shown.status == 0, shown.output
     assert "Project: foo, Branch: user.jane" in shown.output
+
+
+def test_a_metaflow_that_is_too_old_is_told_in_one_message(bench: Workbench, flow: Path) -> None:
+    old = bench.folder / "old"
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(old)]
+    assert bench.run(*install, "metaflow==2.16.5").status == 0
+    bench.variables["PYTHONPATH"] = f"{old}:{bench.environment()['PYTHONPATH']}"
+    result = bench.run(flow, "show")
+    assert result.status == 1
+    assert result.stderr == (
+        "namespaced_trigger needs Metaflow 2.16.6 or newer, and this is 2.16.5. "
+        "Write: pip install --upgrade metaflow\n"
+    )
