@@ -298,8 +298,8 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
         size = len(json.dumps(content, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise NamespacedTriggerException(
-            f"The payload {reprlib.repr(payload)} is not valid JSON: {error}. Use text, numbers, true, "
-            "false, null, lists and dicts."
+            f"The payload {reprlib.repr(payload)} is not valid JSON: {error}. Use text, "
+            "numbers, true, false, null, lists and dicts."
         ) from error
     if size > LARGE_PAYLOAD_BYTES:
         _warn(
