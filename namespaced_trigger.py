@@ -81,6 +81,8 @@ EXAMPLE_CONFIG = {"branch": "bar", "production": True}
 # warned already.
 TASK_COMMANDS = (["init"], ["step"], ["spin-step"])
 
+# What click takes for true in the variable of a flag.
+TRUE_TEXTS = ("1", "true", "t", "yes", "y", "on")
 
 # A payload travels to the pod in one environment variable, and Linux takes 128 KiB.
 LARGE_PAYLOAD_BYTES = 100_000
@@ -377,7 +379,7 @@ class _MappingParser:
 
 def _config_value(config_name: str, config: Mapping[str, Any]) -> str:
     """Return the option that sets a config, as it is typed in a shell."""
-    return f"--config-value {config_name} {shlex.quote(json.dumps(dict(config)))}"
+    return f"--config-value {config_name} {shlex.quote(json.dumps(dict(config), default=str))}"
 
 
 def _check_mapping(config_name: str, value: Any) -> None:
@@ -420,6 +422,14 @@ def _config_key(name: str) -> str:
 
 # What an event may be: a name, a dict of EVENT_KEYS, or a function that returns one.
 Event = str | Mapping[str, Any] | Callable[..., Any]
+
+
+class _Loaded(NamedTuple):
+    """What loading a flow did to it, for the next Deployer of it in this process."""
+
+    own_project: dict[str, Any]
+    placed_project: dict[str, Any]
+    placed_events: Any
 
 
 class namespaced_trigger(metaflow.FlowMutator):
@@ -473,10 +483,12 @@ class namespaced_trigger(metaflow.FlowMutator):
             show_warnings: bool = True,
         ) -> None: ...
 
-    _placed_events: Any = object()  # which no @trigger has
-    _placed_project: Mapping[str, Any] | None = None
-    _own_project: Mapping[str, Any] = {}
-    _namespace: _Namespace | None = None
+    else:
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._loaded: dict[type, _Loaded] = {}
+            self._namespace: _Namespace | None = None
 
     def __call__(self, flow_spec: Any = None) -> Any:
         """Decorate the flow; Metaflow calls this without a flow to start it."""
@@ -506,11 +518,10 @@ class namespaced_trigger(metaflow.FlowMutator):
         if last is self:
             self._namespace_flow(mutable_flow)
             return
-        pre_mutate_last = last.pre_mutate
 
         def pre_mutate_both(flow: Any) -> None:
             del last.pre_mutate
-            pre_mutate_last(flow)
+            last.pre_mutate(flow)
             self._namespace_flow(mutable_flow)
 
         last.pre_mutate = pre_mutate_both
@@ -518,13 +529,16 @@ class namespaced_trigger(metaflow.FlowMutator):
     def _namespace_flow(self, mutable_flow: Any) -> None:
         """Replace `@project` by the config's values and add `@trigger`."""
         self._take_arguments()
-        self._refuse_other_triggers(mutable_flow)
+        loaded = self._loaded.get(mutable_flow._flow_cls)
+        self._refuse_other_triggers(mutable_flow, loaded)
         config = self._config(mutable_flow)
-        values = self._project_values(config or {}, self._project_arguments(mutable_flow))
+        own_project = self._own_project(mutable_flow, loaded)
+        values = self._project_values(config or {}, own_project)
         self._namespace = _Namespace.of(values["name"], values["branch"], values["production"])
         self._refuse_flags(config, values)
         self._place_project(mutable_flow, values)
-        self._place_trigger(mutable_flow, self._namespace)
+        events = self._place_trigger(mutable_flow, self._namespace)
+        self._loaded[mutable_flow._flow_cls] = _Loaded(own_project, values, events)
 
     def mutate(self, mutable_flow: Any) -> None:
         """Check that `@project` gave the flow the namespace that it listens in."""
@@ -592,12 +606,11 @@ class namespaced_trigger(metaflow.FlowMutator):
         self._config_name: str = config_name
         self._show_warnings: bool = show_warnings
 
-    def _refuse_other_triggers(self, mutable_flow: Any) -> None:
+    def _refuse_other_triggers(self, mutable_flow: Any, loaded: _Loaded | None) -> None:
         for name, _, _, attributes in list(mutable_flow.decorator_specs):
             if name in ("trigger", "trigger_on_finish"):
-                if attributes.get("events") is not self._placed_events:
+                if not loaded or attributes.get("events") is not loaded.placed_events:
                     raise self._other_trigger(f"@{name}")
-                # The flow is loaded again, by a second Deployer for example.
                 mutable_flow.remove_decorator(name)
 
     @staticmethod
@@ -647,12 +660,14 @@ class namespaced_trigger(metaflow.FlowMutator):
                     f"ignored. Write {meant!r}, or choose a name that is less like it."
                 )
 
-    def _project_arguments(self, mutable_flow: Any) -> Mapping[str, Any]:
-        """Return what the flow's own `@project` says, config expressions resolved."""
+    def _own_project(self, mutable_flow: Any, loaded: _Loaded | None) -> dict[str, Any]:
+        """Return what the flow's own `@project` says, config expressions evaluated."""
         for name, _, _, attributes in mutable_flow.decorator_specs:
-            if name == "project" and attributes != self._placed_project:
-                self._own_project = _evaluate("@project", attributes)
-        return self._own_project
+            if name == "project":
+                if loaded and attributes == loaded.placed_project:
+                    return loaded.own_project
+                return _evaluate("@project", attributes)
+        return {}
 
     def _project_values(
         self, config: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -686,7 +701,9 @@ class namespaced_trigger(metaflow.FlowMutator):
             return
         flags = {
             "branch": context.params.get("branch", os.environ.get("METAFLOW_BRANCH")),
-            "production": context.params.get("production"),
+            "production": context.params.get(
+                "production", os.environ.get("METAFLOW_PRODUCTION", "").lower() in TRUE_TEXTS
+            ),
         }
         other = {key: flag for key, flag in flags.items() if flag and flag != values[key]}
         if not other:
@@ -712,12 +729,13 @@ class namespaced_trigger(metaflow.FlowMutator):
         mutable_flow.add_decorator(
             metaflow.project, deco_kwargs=values, duplicates=mutable_flow.ERROR
         )
-        self._placed_project = values
 
-    def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> None:
+    def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> Any:
+        """Add `@trigger`, and return the events that it got."""
         names: list[str] = []  # of this deployment, to find the same name twice
+        events: Any
         if callable(self._events):
-            self._placed_events = self._at_deployment(
+            events = self._at_deployment(
                 lambda context: [
                     self._listen(event, namespace, names)
                     for event in _check_list(self._events(context))
@@ -725,13 +743,14 @@ class namespaced_trigger(metaflow.FlowMutator):
                 on_refusal=lambda refusal: [_refuse_as_event(refusal)],
             )
         else:
-            self._placed_events = [self._listen(event, namespace, names) for event in self._events]
-        arguments: dict[str, Any] = {"events": self._placed_events}
+            events = [self._listen(event, namespace, names) for event in self._events]
+        arguments: dict[str, Any] = {"events": events}
         if self._options is not None:
             arguments["options"] = dict(self._options)
         mutable_flow.add_decorator(
             metaflow.trigger, deco_kwargs=arguments, duplicates=mutable_flow.ERROR
         )
+        return events
 
     def _listen(self, event: Any, own: _Namespace, names: list[str]) -> Any:
         """Return what `@trigger` takes for an event, its name in its namespace."""

@@ -48,6 +48,32 @@ def test_two_deployers_of_a_flow_in_one_process_deploy_two_namespaces(
     assert names == {"foo.prod.bar.food", "foo.test.baaz.food"}
 
 
+def test_flows_with_a_base_class_in_common_keep_their_own_projects(bench: Workbench) -> None:
+    base = (
+        "from metaflow import *\nfrom namespaced_trigger import namespaced_trigger\n"
+        "@namespaced_trigger(event='food')\nclass BaseFlow(FlowSpec):\n"
+        "    project = Config('project', default_value={})\n"
+        "    @step\n    def start(self):\n        self.next(self.end)\n"
+        "    @step\n    def end(self):\n        pass\n"
+    )
+    (bench.folder / "base.py").write_text(base)
+    flow = "from metaflow import *\nfrom base import BaseFlow\n@project({})\n"
+    flow += "class {}(BaseFlow):\n    pass\nif __name__ == '__main__':\n    {}()\n"
+    first = flow.format("name='foo'", "FirstFlow", "FirstFlow")
+    second = flow.format("name='foo', branch='bar'", "SecondFlow", "SecondFlow")
+    (bench.folder / "first.py").write_text(first)
+    (bench.folder / "second.py").write_text(second)
+    result = script(
+        bench,
+        "from metaflow import Deployer\n"
+        "for name, config in (('first', {'branch': 'bar'}), ('second', {})):\n"
+        "    deployer = Deployer(name + '.py', config_value=[('project', config)])\n"
+        "    deployer.argo_workflows().create()\n",
+    )
+    assert result.status == 0, result.output
+    assert sorted(bench.sensors) == ["foo-test-bar-firstflow", "foo-test-bar-secondflow"]
+
+
 def test_a_runner_runs_in_the_namespace_of_its_config_and_warns_once(
     bench: Workbench, flow: Path
 ) -> None:

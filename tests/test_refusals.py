@@ -185,6 +185,12 @@ MISTAKES = {
         value='{"name": "foo"}',
         variables={"METAFLOW_BRANCH": "bar"},
     ),
+    "METAFLOW_PRODUCTION without @project": Mistake(
+        """Write this instead: --config-value project '{"name": "foo", "production": true}'""",
+        project="",
+        value='{"name": "foo"}',
+        variables={"METAFLOW_PRODUCTION": "True"},
+    ),
     "METAFLOW_PRODUCTION": Mistake(
         """Write this instead: --config-value project '{"production": true}'""",
         variables={"METAFLOW_PRODUCTION": "1"},
