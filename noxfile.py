@@ -26,7 +26,7 @@ nox.options.error_on_missing_interpreters = False
 def run_tests(session: nox.Session, metaflow: str) -> None:
     """Install one Metaflow and the pinned rest, and run the tests with them."""
     pins = Path("constraints.txt").read_text().splitlines(keepends=True)
-    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints = Path(session.virtualenv.location) / "constraints.txt"
     constraints.write_text("".join(pin for pin in pins if not pin.startswith("metaflow==")))
     session.install("--quiet", "--constraint", str(constraints), metaflow, *TOOLS)
     # setup_flow.sh has a Metaflow of its own, in .venv.

@@ -64,7 +64,7 @@ class Report:
 
     @property
     def failures(self) -> list[Run]:
-        """The runs that did not succeed."""
+        """The runs that did not succeed, or did not end."""
         return [run for run in self.runs.values() if run.phase != "Succeeded"]
 
     def as_text(self) -> str:
@@ -77,7 +77,7 @@ class Report:
         lines = _table(rows) if len(rows) > 1 else ["No event was published."]
         lines += [self._orphan(each) for each in self.orphans]
         lines += [f"Refused: {refusal}" for refusal in self.refusals]
-        lines += [f"Failed: {run.name}" for run in self.failures]
+        lines += [f"{run.phase}: {run.name}" for run in self.failures]
         lines += [
             f"Not acted out: {thing} of {sensor.deployment}"
             for sensor in self.sensors.values()
@@ -116,8 +116,9 @@ class Report:
         path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
 
     def _heard(self, publication: Publication) -> list[tuple[str, str]]:
-        heard = [(name, self.runs[name].phase.lower()) for name in publication.started]
-        started = {self.runs[name].deployment for name in publication.started}
+        runs = [self.runs[name] for name in publication.started if name in self.runs]
+        heard = [(run.name, run.phase.lower()) for run in runs]
+        started = {run.deployment for run in runs}
         for name in publication.listeners:
             sensor = self.sensors.get(name)
             if sensor and sensor.deployment not in started:

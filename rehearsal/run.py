@@ -18,12 +18,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .cluster import PUBLISHER_HEADER, Publication
+from .cluster import PUBLISHER_HEADER
 
 _UNPACK = re.compile(r"exit 1; fi && (?P<unpack>.*?) && mflog 'Task is starting\.'", re.DOTALL)
 _PARAMETERS = re.compile(
@@ -43,7 +43,7 @@ _OPTIONS_OF_A_POD = (
     "--environment=",
     "--datastore=",
     "--datastore-root=",
-    "--with kubernetes:",
+    "--with=kubernetes",
 )
 _OPTIONS_OF_A_RUN = (
     "--metadata=local",
@@ -71,9 +71,9 @@ class Run:
 
     workflow: dict[str, Any]
     template: dict[str, Any]
-    causes: list[Publication]
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] = field(init=False)
+    is_running: bool = False
     seconds: float = 0
 
     @property
@@ -142,6 +142,14 @@ class Run:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.is_running = True
+
+    def wait(self) -> int:
+        """Wait for the end of the run, end what it has left behind, and return its status."""
+        status = self.process.wait()
+        end_groups([self.process])
+        self.is_running = False
+        return status
 
     def _container(self) -> dict[str, Any]:
         """Return the container of the flow's first step, which sets the parameters."""
@@ -168,11 +176,7 @@ class Run:
         if not unpack or not init:
             raise UnknownTemplate(f"{self.deployment} has a script that is not known here")
         options = shlex.split(init["options"].replace("--with ", "--with="))
-        kept = [
-            option
-            for option in options
-            if not option.startswith(_OPTIONS_OF_A_POD) and not _is_kubernetes(option)
-        ]
+        kept = [option for option in options if not option.startswith(_OPTIONS_OF_A_POD)]
         arguments = _TASK.sub("", init["arguments"])
         commands = [f'python() {{ {shlex.quote(sys.executable)} "$@"; }}', unpack["unpack"]]
         if parameters := _PARAMETERS.search(pod_script):
@@ -202,10 +206,6 @@ class Run:
         }
         known = {**plain, **encoded}
         return re.sub(r"\{\{(.*?)\}\}", lambda found: known.get(found[1], found[0]) or "", text)
-
-
-def _is_kubernetes(option: str) -> bool:
-    return option.startswith("--with=kubernetes")
 
 
 def end_groups(leaders: Sequence[subprocess.Popen[bytes]]) -> None:

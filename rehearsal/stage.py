@@ -43,22 +43,20 @@ class Stage(Observer):
         environment = self._environment()
         for proxy in _PROXIES:
             environment.pop(proxy, None)
-        process: subprocess.Popen[bytes] | None = None
+        processes: list[subprocess.Popen[bytes]] = []
         with self.cluster.serve():
             try:
                 # In a group of its own, so that it ends with all that it has started.
-                process = subprocess.Popen(command, env=environment, start_new_session=True)
-                status = process.wait()
+                processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
+                status = processes[0].wait()
                 with self._changed:
                     self._changed.wait_for(lambda: self._unfinished == 0)
                 return status if status >= 0 else 128 - status  # as a shell has it
             finally:
                 self._stopping = True
                 self._runners.shutdown(wait=False, cancel_futures=True)
-                end_groups([each for each in (process, *self._processes()) if each])
-
-    def _processes(self) -> list[subprocess.Popen[bytes]]:
-        return [run.process for run in self.runs if run.process]
+                processes += [run.process for run in self.runs if run.is_running]
+                end_groups(processes)
 
     def report(self) -> Report:
         """Return what has happened."""
@@ -94,7 +92,7 @@ class Stage(Observer):
             workflow["spec"]["workflowTemplateRef"]["name"],
         )
         with self._changed:
-            run = Run(workflow, template, publications, self.folder / f"run-{len(self.runs)}")
+            run = Run(workflow, template, self.folder / f"run-{len(self.runs)}")
             self.runs.append(run)
             self._unfinished += 1
         if publications:
@@ -109,8 +107,7 @@ class Stage(Observer):
         run.phase = "Running"
         try:
             run.start(self.cluster.packages, self._environment())
-            assert run.process is not None  # start() has just set it
-            phase = "Failed" if run.process.wait() else "Succeeded"
+            phase = "Failed" if run.wait() else "Succeeded"
         except Exception as error:  # whatever it is, the others go on
             phase = "Error"
             say("error", f"{run.name}: {type(error).__name__}: {error}")

@@ -309,7 +309,7 @@ def test_an_interrupted_rehearsal_stops_what_it_started(tmp_path: Path, number: 
         f"""
         python up.py argo-workflows create
         python up.py argo-workflows trigger
-        until [ -s {marker} ]; do sleep 0.1; done
+        for try in $(seq 600); do [ -s {marker} ] && break; sleep 0.1; done
         sleep 600 &
         echo child $!
         echo ready
@@ -328,6 +328,7 @@ def test_an_interrupted_rehearsal_stops_what_it_started(tmp_path: Path, number: 
     ):
         assert process.stdout is not None
         lines = list(itertools.takewhile("ready\n".__ne__, process.stdout))
+        assert marker.exists(), lines
         process.send_signal(number)
         output = process.stdout.read()
         assert process.wait(30) == 128 + number
