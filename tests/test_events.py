@@ -135,3 +135,30 @@ def test_what_other_mutators_do_counts(bench: Workbench, above: bool) -> None:
     assert bench.listened(flow) == ["foo.test.bar.food"]
     (sensor,) = bench.sensors.values()
     assert [parameter.key for parameter in sensor.parameters] == ["count", None]
+
+
+def test_the_error_of_a_user_s_own_function_is_shown_by_metaflow(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        @namespaced_trigger(event={"name": lambda context: 1 / 0})
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            project = Config("project", default_value={})
+        """
+    )
+    result = bench.deploy(flow)
+    assert result.status == 1
+    assert "Parameter field failed:" in result.output
+    assert "ZeroDivisionError" in result.output
+
+
+def test_a_config_may_have_a_parser_that_is_named_by_a_text(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        @namespaced_trigger(event="food")
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            project = Config("project", parser="json.loads", default_value={"branch": "bar"})
+        """
+    )
+    assert bench.listened(flow) == ["foo.test.bar.food"]
