@@ -113,7 +113,7 @@ class Workbench:
             text=True,
             timeout=SECONDS_FOR_A_COMMAND,
         )
-        if "OBP_PERIMETER was not found" in process.stderr:
+        if "OBP_PERIMETER was not found" in process.stdout + process.stderr:
             pytest.skip("ob-metaflow deploys to its own platform only")
         return Result(process.returncode, process.stdout, process.stderr)
 
