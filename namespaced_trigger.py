@@ -11,6 +11,7 @@ deployment only where it lies beside the flow or defines a FlowMutator.
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import json
 import os
@@ -359,13 +360,18 @@ class _MappingParser:
     Without it Metaflow fails on such a value before any decorator runs.
     """
 
-    def __init__(self, config_name: str, parser: Callable[[str], Any]) -> None:
+    def __init__(self, config_name: str, parser: Callable[[str], Any] | str) -> None:
         self._config_name = config_name
         self._parser = parser
 
     def __call__(self, text: str) -> Any:
+        parser = self._parser
+        if isinstance(parser, str):  # where it can be imported from, as Metaflow has it
+            module, _, function = parser.rpartition(".")
+            prefix = "metaflow" if module.startswith(".") else ""
+            parser = getattr(importlib.import_module(prefix + module), function)
         try:
-            value = self._parser(text)
+            value = parser(text)
         except json.JSONDecodeError as error:
             raise NamespacedTriggerException(
                 f"The config {self._config_name!r} is not valid JSON ({error}): {text!r}. "
@@ -496,10 +502,10 @@ class namespaced_trigger(metaflow.FlowMutator):
         if flow_spec is not None:
             config_name = self._kwargs.get("config_name", "project")
             for value in list(vars(flow).values()):
-                if isinstance(value, metaflow.Config) and value.name == config_name:
-                    parser = json.loads if value.parser is None else value.parser
-                    if callable(parser) and not value.kwargs.get("plain"):
-                        value.parser = _MappingParser(config_name, parser)
+                if not isinstance(value, metaflow.Config) or value.name != config_name:
+                    continue
+                if not value.kwargs.get("plain"):
+                    value.parser = _MappingParser(config_name, value.parser or json.loads)
         return flow
 
     def external_init(self) -> None:

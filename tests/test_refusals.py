@@ -83,6 +83,11 @@ MISTAKES = {
         config='project = Config("project", parser=str.split)',
         value="bar",
     ),
+    "a config that a named parser makes a list": Mistake(
+        "branch and production, and [1] is not.",
+        config='project = Config("project", parser="json.loads")',
+        value="[1]",
+    ),
     "a config that is not JSON": Mistake(
         "The config 'project' is not valid JSON (Expecting value: line 1 column 1 (char 0)): "
         f"'bar'. Write, for example, {EXAMPLE}",
