@@ -122,6 +122,10 @@ class _Namespace(NamedTuple):
                 f"production is either true or false, and {production!r} is neither. "
                 "Write true or false (in Python True or False), without quotes."
             )
+        if user is not None and (not isinstance(user, str) or not user):
+            raise NamespacedTriggerException(
+                f'A user\'s name is text, and {user!r} is none. Write, for example, "jane".'
+            )
         if user is not None and (branch or production):
             raise NamespacedTriggerException(
                 f"user={user!r} names a user's branch, and branch={branch!r}, "
@@ -816,7 +820,8 @@ class namespaced_trigger(metaflow.FlowMutator):
         context = click.get_current_context(silent=True)
         # Without a context this is a Runner's or Deployer's own process: the command
         # that it starts warns.
-        if self._show_warnings and context and context.saved_args[:1] not in TASK_COMMANDS:
+        command = getattr(context and context.find_root(), "saved_args", None)
+        if self._show_warnings and command is not None and command[:1] not in TASK_COMMANDS:
             _warn(message)
 
     @classmethod

@@ -127,7 +127,8 @@ class Stage(Observer):
         home = self.folder / "metaflow"
         home.mkdir(exist_ok=True)
         kubeconfig = self.folder / "kubeconfig.json"
-        kubeconfig.write_text(json.dumps(_kubeconfig(url, token)))
+        if not kubeconfig.exists():  # commands read it while runs start
+            kubeconfig.write_text(json.dumps(_kubeconfig(url, token)))
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         bin_folder = os.path.dirname(sys.executable)
