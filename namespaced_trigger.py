@@ -80,7 +80,7 @@ EXAMPLE_CONFIG = {"branch": "bar", "production": True}
 
 # Commands that Metaflow starts for each task: the command that the user typed has
 # warned already.
-TASK_COMMANDS = (["init"], ["step"], ["spin-step"])
+TASK_COMMANDS = (["init"], ["step"], ["spin-step"], ["kubernetes", "step"], ["batch", "step"])
 
 # What click takes for true in the variable of a flag.
 TRUE_TEXTS = ("1", "true", "t", "yes", "y", "on")
@@ -207,7 +207,11 @@ class _Namespace(NamedTuple):
 
 def _check_user(project_branch: str) -> str:
     """Return the branch, or refuse the one that `@project` gives an unknown user."""
-    if project_branch in ("user.", "user.None"):
+    if project_branch == "user.":
+        raise NamespacedTriggerException(
+            "The branch is that of the user, and METAFLOW_OWNER is ''. Unset it, or give a branch."
+        )
+    if project_branch == "user.None":
         raise NamespacedTriggerException(
             "The branch is that of the user, and Metaflow does not know who that is. Set "
             "METAFLOW_USER, or give a branch."
@@ -389,7 +393,8 @@ class _MappingParser:
 
 def _config_value(config_name: str, config: Mapping[str, Any]) -> str:
     """Return the option that sets a config, as it is typed in a shell."""
-    return f"--config-value {config_name} {shlex.quote(json.dumps(dict(config), default=str))}"
+    value = shlex.quote(json.dumps(dict(config), default=str))
+    return f"--config-value {_config_key(config_name)} {value}"
 
 
 def _check_mapping(config_name: str, value: Any) -> None:
@@ -505,10 +510,10 @@ class namespaced_trigger(metaflow.FlowMutator):
         flow = super().__call__(flow_spec)
         if flow_spec is not None:
             config_name = self._kwargs.get("config_name", "project")
-            for value in list(vars(flow).values()):
+            for value in (value for base in flow.__mro__ for value in vars(base).values()):
                 if not isinstance(value, metaflow.Config) or value.name != config_name:
                     continue
-                if not value.kwargs.get("plain"):
+                if not value.kwargs.get("plain") and not isinstance(value.parser, _MappingParser):
                     value.parser = _MappingParser(config_name, value.parser or json.loads)
         return flow
 
@@ -524,15 +529,18 @@ class namespaced_trigger(metaflow.FlowMutator):
         mutators = _flow_state(mutable_flow, "FLOW_MUTATORS")
         if sum(isinstance(mutator, namespaced_trigger) for mutator in mutators) > 1:
             raise self._other_trigger("a second @namespaced_trigger")
-        last = mutators[-1]
-        if last is self:
+        self._namespace_flow_after(self, mutable_flow)
+
+    def _namespace_flow_after(self, done: Any, mutable_flow: Any) -> None:
+        last = _flow_state(mutable_flow, "FLOW_MUTATORS")[-1]
+        if last is done:
             self._namespace_flow(mutable_flow)
             return
 
         def pre_mutate_both(flow: Any) -> None:
             del last.pre_mutate
-            last.pre_mutate(flow)
-            self._namespace_flow(mutable_flow)
+            last.pre_mutate(flow)  # which may add another mutator
+            self._namespace_flow_after(last, mutable_flow)
 
         last.pre_mutate = pre_mutate_both
 
@@ -546,6 +554,7 @@ class namespaced_trigger(metaflow.FlowMutator):
         values = self._project_values(config or {}, own_project)
         self._namespace = _Namespace.of(values["name"], values["branch"], values["production"])
         self._refuse_flags(config, values)
+        self._warn_of_another_owner(self._namespace)
         self._place_project(mutable_flow, values)
         events = self._place_trigger(mutable_flow, self._namespace)
         self._loaded[mutable_flow._flow_cls] = _Loaded(own_project, values, events)
@@ -706,8 +715,9 @@ class namespaced_trigger(metaflow.FlowMutator):
     def _refuse_flags(self, config: Mapping[str, Any] | None, values: Mapping[str, Any]) -> None:
         """Refuse --branch and --production, or their variables, that say otherwise."""
         context = click.get_current_context(silent=True)
-        if context is None:
-            # In the process of a Runner or Deployer: the command it starts is checked.
+        if context is None or context.parent is not None:
+            # A Runner's or Deployer's own process, or a step that uses one: the command
+            # that it starts is checked.
             return
         flags = {
             "branch": context.params.get("branch", os.environ.get("METAFLOW_BRANCH")),
@@ -715,6 +725,11 @@ class namespaced_trigger(metaflow.FlowMutator):
                 "production", os.environ.get("METAFLOW_PRODUCTION", "").lower() in TRUE_TEXTS
             ),
         }
+        if context.params.get("branch") == "":
+            raise NamespacedTriggerException(
+                "--branch (or METAFLOW_BRANCH) is ''. Leave it out: the branch of a flow with "
+                "@namespaced_trigger is set in its config alone."
+            )
         other = {key: flag for key, flag in flags.items() if flag and flag != values[key]}
         if not other:
             return
@@ -731,6 +746,16 @@ class namespaced_trigger(metaflow.FlowMutator):
             f"set in its config alone. {first}Write this instead: "
             f"{_config_value(self._config_name, {**(config or {}), **other})}"
         )
+
+    def _warn_of_another_owner(self, namespace: _Namespace) -> None:
+        owner, user = os.environ.get("METAFLOW_OWNER"), get_username()
+        if namespace.branch == f"user.{owner}" and owner != user:
+            # argo_workflows.py: the pods get the user's name as METAFLOW_OWNER.
+            self._warn(
+                f"METAFLOW_OWNER makes this the branch of {owner!r}, but the pods that you deploy "
+                f"publish in the branch of {user!r}: this flow does not hear them. To deploy for "
+                f"{owner!r}, set METAFLOW_USER={owner} as well."
+            )
 
     def _place_project(self, mutable_flow: Any, values: dict[str, Any]) -> None:
         # add_decorator(duplicates=OVERRIDE) leaves the old @project in place, and its
@@ -836,7 +861,7 @@ class namespaced_trigger(metaflow.FlowMutator):
     ) -> str:
         """Return the full name of an event: `<project>.<branch>.<event>`.
 
-        Both the decorator and `raise_event` take their names from here.
+        The decorator makes its names in the same place.
 
         Parameters
         ----------

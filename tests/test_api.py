@@ -90,6 +90,20 @@ def test_a_runner_runs_in_the_namespace_of_its_config_and_warns_once(
     assert result.output.count("Namespaced trigger warning:") == 1
 
 
+def test_a_step_deploys_into_a_namespace_that_is_not_its_own(bench: Workbench, flow: Path) -> None:
+    deploy = f"""
+        deployer = Deployer({str(flow)!r}, config_value=[("project", {CONFIG})],
+                            env={{"METAFLOW_BRANCH": "bar"}})
+        print("deployed", deployer.argo_workflows().create().name)
+    """
+    source = '@project(name="foo")\nclass DemoFlow(FlowSpec):\n    pass'
+    parent = bench.flow(source, start=deploy, name="parent.py")
+    bench.variables["METAFLOW_BRANCH"] = "baaz"
+    result = bench.run(parent, "--datastore", "local", "run")
+    assert result.status == 0, result.output
+    assert "deployed foo.prod.bar.demoflow" in result.stdout
+
+
 def test_a_runner_gets_the_refusal_of_its_config(bench: Workbench, flow: Path) -> None:
     result = script(
         bench,

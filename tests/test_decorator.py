@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 
 import pytest
@@ -62,6 +63,24 @@ def test_the_owner_of_a_deployment_names_the_user_branch(bench: Workbench) -> No
     assert bench.listened(flow) == ["foo.user.jane.doe.food"]
 
 
+def test_an_owner_other_than_the_user_warns_that_the_pods_publish_elsewhere(
+    bench: Workbench,
+) -> None:
+    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    bench.variables["METAFLOW_OWNER"] = "jane"
+    assert (
+        f"{WARNING} METAFLOW_OWNER makes this the branch of 'jane', but the pods that you deploy "
+        "publish in the branch of 'alice': this flow does not hear them. To deploy for 'jane', "
+        "set METAFLOW_USER=jane as well.\n"
+    ) in bench.deploy(flow).stderr
+    (template,) = templates(bench)
+    assert '"METAFLOW_OWNER", "value": "alice"' in json.dumps(template)
+
+    assert WARNING not in bench.deploy(flow, *config(branch="bar")).stderr
+    bench.variables["METAFLOW_USER"] = "jane"
+    assert WARNING not in bench.deploy(flow).stderr
+
+
 @pytest.mark.parametrize("above", [True, False])
 def test_the_decorator_works_above_and_below_project(bench: Workbench, above: bool) -> None:
     decorators = ['@namespaced_trigger(events=["food", "drink"])', '@project(name="foo")']
@@ -111,6 +130,21 @@ def test_a_config_is_found_by_a_name_with_dashes_and_capitals(bench: Workbench, 
         """
     )
     assert bench.listened(flow) == ["foo.test.bar.food"]
+
+
+@pytest.mark.parametrize("name", ["my-project", "MyProject"])
+def test_the_option_that_a_message_prints_works(bench: Workbench, name: str) -> None:
+    flow = bench.flow(
+        f"""
+        @namespaced_trigger(event="food", config_name="{name}")
+        @project(name="foo")
+        class DemoFlow(FlowSpec):
+            project = Config("{name}", default_value={{}})
+        """
+    )
+    message = bench.run(flow, "--branch", "bar", "show").message
+    options = shlex.split(message.partition("Write this instead: ")[2])
+    assert bench.listened(flow, *options) == ["foo.test.bar.food"]
 
 
 @pytest.mark.skipif(VERSION < (2, 19, 10), reason="plain came with Metaflow 2.19.10")
@@ -234,7 +268,7 @@ def test_a_warning_is_printed_once_for_a_command(
     assert WARNING not in bench.run(silent, *options, "show").output
 
 
-def test_two_events_of_a_user_with_an_address_for_a_name_are_the_same_on_both_sides(
+def test_a_user_with_an_address_for_a_name_listens_to_what_is_left_of_it(
     bench: Workbench,
 ) -> None:
     bench.variables["METAFLOW_USER"] = "jane+x@example.com"

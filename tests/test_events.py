@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import Workbench
+from conftest import VERSION, Workbench
 
 LISTENER = """
 @{decorator}
@@ -31,6 +31,9 @@ FORMS = [
     'event={"name": lambda context: "EVENT", "parameters": {"count": "n"}}',
     'event=lambda context: "EVENT"',
     'event=lambda context: {"name": "EVENT", "parameters": {"count": "n"}}',
+    'event=lambda context: {"name": "EVENT", "parameters": ["count", ("text", "t")]}',
+    'event=lambda context: {"name": "EVENT", "parameters": lambda context: {"count": "n"}}',
+    'event=lambda context: {"name": lambda context: "EVENT", "parameters": {"count": "n"}}',
     'event=config_expr("project").event',
     'event={"name": config_expr("project").event, "parameters": {"count": "n"}}',
     'events=["EVENT", "EVENT2"]',
@@ -45,6 +48,8 @@ FORMS = [
 def test_a_form_of_trigger_compiles_to_the_sensor_that_the_full_name_gives(
     bench: Workbench, form: str
 ) -> None:
+    if form.count("lambda") > 1 and VERSION < (2, 18):
+        pytest.skip("@trigger takes a function within a function's dict from Metaflow 2.18 on")
     bench.variables["PYTHONHASHSEED"] = "0"  # Metaflow orders mapped parameters by hash
     specs: list[Any] = []
     for decorator, event in (("namespaced_trigger", "food"), ("trigger", "foo.prod.bar.food")):
@@ -124,6 +129,25 @@ def test_a_decorator_on_a_base_class_counts(
     assert bench.listened(flow) == [listened]
 
 
+def test_a_decorator_with_a_config_on_a_base_class_refuses_what_is_no_mapping(
+    bench: Workbench,
+) -> None:
+    flow = bench.flow(
+        """
+        class BaseFlow(FlowSpec):
+            project = Config("project", default_value={})
+
+        @namespaced_trigger(event="food")
+        @project(name="foo")
+        class DemoFlow(BaseFlow):"""
+    )
+    result = bench.run(flow, "--config-value", "project", "[1]", "show")
+    assert result.status == 1
+    assert "The config 'project' is a mapping" in result.message
+    assert "Traceback" not in result.output
+    assert bench.listened(flow) == ["foo.user.alice.food"]
+
+
 @pytest.mark.parametrize("above", [True, False])
 def test_what_other_mutators_do_counts(bench: Workbench, above: bool) -> None:
     decorators = ["@other", '@namespaced_trigger(event="food")']
@@ -135,6 +159,25 @@ def test_what_other_mutators_do_counts(bench: Workbench, above: bool) -> None:
     assert bench.listened(flow) == ["foo.test.bar.food"]
     (sensor,) = bench.sensors.values()
     assert [parameter.key for parameter in sensor.parameters] == ["count", None]
+
+
+def test_the_name_that_a_function_returns_warns_of_characters_it_cannot_have(
+    bench: Workbench,
+) -> None:
+    flow = bench.flow(
+        """
+        @namespaced_trigger(event={"name": lambda context: "fo od"})
+        @project(name="foo", branch="bar")
+        class DemoFlow(FlowSpec):
+            project = Config("project", default_value={})
+        """
+    )
+    result = bench.deploy(flow)
+    assert result.status == 0, result.output
+    assert (
+        "Namespaced trigger warning: 'foo.test.bar.fo od' has characters that event names cannot "
+        "have; the event is 'foo.test.bar.food'.\n"
+    ) in result.stderr
 
 
 def test_the_error_of_a_user_s_own_function_is_shown_by_metaflow(bench: Workbench) -> None:

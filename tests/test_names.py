@@ -52,6 +52,7 @@ def test_characters_that_names_cannot_have_go_with_a_warning(
         (5, {"project": "foo"}, "The name of an event is text, and 5 is not."),
         ("food", {"project": "foo", "production": "yes"}, "and 'yes' is neither"),
         ("food", {"project": "foo", "branch": "a", "user": "jane"}, "Give one of them."),
+        ("food", {"project": "foo", "user": ""}, "A user's name is text, and '' is none."),
         ("food", {}, "No flow with a project is running here"),
     ],
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from conftest import VERSION, Workbench
+from metaflow.user_decorators.mutable_flow import MutableFlow
 
 FLOW = """
 {decorators}
@@ -179,6 +180,11 @@ MISTAKES = {
         f"alone. Write this instead: {EXAMPLE}",
         flags=("--branch", "bar", "--production"),
     ),
+    "an empty METAFLOW_BRANCH": Mistake(
+        "--branch (or METAFLOW_BRANCH) is ''. Leave it out: the branch of a flow with "
+        "@namespaced_trigger is set in its config alone.",
+        variables={"METAFLOW_BRANCH": ""},
+    ),
     "METAFLOW_BRANCH": Mistake(
         """Write this instead: --config-value project '{"branch": "bar"}'""",
         value='{"branch": "baaz"}',
@@ -304,8 +310,7 @@ MISTAKES = {
         arguments='evnt="food"',
     ),
     "an owner without a name": Mistake(
-        "The branch is that of the user, and Metaflow does not know who that is. Set "
-        "METAFLOW_USER, or give a branch.",
+        "The branch is that of the user, and METAFLOW_OWNER is ''. Unset it, or give a branch.",
         variables={"METAFLOW_OWNER": ""},
     ),
 }
@@ -329,6 +334,23 @@ def test_a_mistake_gives_one_message_and_reaches_no_cluster(
     assert "Traceback" not in result.output
     assert not bench.stage.cluster.packages
     assert not bench.stage.cluster.list_all("default", "workflowtemplates")
+
+
+@pytest.mark.skipif(
+    "FlowMutator" not in str(MutableFlow.add_decorator.__doc__),
+    reason="in this Metaflow a mutator cannot add another one",
+)
+def test_a_trigger_of_a_decorator_that_another_one_adds_is_refused(bench: Workbench) -> None:
+    adding = MUTATOR.format(method="pre_mutate", action="flow.add_decorator(late)")
+    decorators = (
+        f"{ADD_TRIGGER.replace('other', 'late')}\n\n{adding}\n"
+        '@other\n@namespaced_trigger(event="food")\n@project(name="foo")'
+    )
+    flow = bench.flow(FLOW.format(decorators=decorators, config=Mistake("").config))
+    result = bench.deploy(flow)
+    assert result.status == 1
+    assert "This flow has @trigger beside @namespaced_trigger" in result.message
+    assert not bench.sensors
 
 
 def test_the_decorator_without_arguments_says_what_to_write(bench: Workbench) -> None:
