@@ -289,6 +289,26 @@ def _refuse_redirects(url: str) -> None:
         urllib.request.install_opener(opener)
 
 
+def _webhook_host(url: str | None) -> str:
+    """Return the webhook's host and port, or refuse a URL that has none."""
+    variable = "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"
+    if not url:
+        raise NamespacedTriggerException(f"{variable} is not set")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        if parts.username is not None:
+            raise NamespacedTriggerException(
+                f"{variable} has a user's name or password in it, which Metaflow cannot send; "
+                "METAFLOW_SERVICE_HEADERS can carry them"
+            )
+        if host:
+            return parts.netloc
+    except ValueError:  # an address or a port that is none
+        pass
+    raise NamespacedTriggerException(f"{variable} is {url!r}, which has no host")
+
+
 def _payload(name: str, payload: Any) -> dict[str, Any]:
     """Return the payload, or refuse what would not arrive as it was given."""
     if payload is None:
@@ -971,14 +991,13 @@ class namespaced_trigger(metaflow.FlowMutator):
         from metaflow.integrations import ArgoEvent
         from metaflow.metaflow_config import ARGO_EVENTS_WEBHOOK_URL as URL
 
+        host = ""
         try:
-            if not URL:
-                raise NamespacedTriggerException("METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set")
+            host = f" to {_webhook_host(URL)}"
             _refuse_redirects(URL)
             # Metaflow and ob-metaflow differ in what they do with an error by default.
             published: str | None = ArgoEvent(name).publish(payload=content, ignore_errors=False)
         except MetaflowException as error:
-            host = f" to {urlsplit(URL).netloc}" if URL else ""
             message = f"Event {name!r} was not published{host}: {error.__context__ or error}"
             if not ignore_errors:
                 raise NamespacedTriggerException(message) from error

@@ -98,6 +98,20 @@ def publish_from_a_script(bench: Workbench, call: str) -> Result:
         ("cut off in the status", "HTTP/1.1 2"),
         ("refused", "<urlopen error [Errno 111] Connection refused>"),
         ("no webhook", "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set"),
+        (
+            "http://[webhook",
+            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is 'http://[webhook', which has no host",
+        ),
+        (
+            "http://webhook:a/",
+            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is 'http://webhook:a/', which has no host",
+        ),
+        ("webhook:12000", "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is 'webhook:12000', which has no host"),
+        (
+            "http://user:secret@webhook/",
+            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL has a user's name or password in it, which Metaflow "
+            "cannot send; METAFLOW_SERVICE_HEADERS can carry them",
+        ),
     ],
 )
 def test_an_event_that_is_not_accepted_is_told_with_the_host_and_the_reason(
@@ -110,12 +124,14 @@ def test_an_event_that_is_not_accepted_is_told_with_the_host_and_the_reason(
         webhook.status = status
     elif status.startswith("cut off"):
         webhook.cut_off = b"HTTP/1.1 2" if "status" in status else b""
-    elif status == "refused":
+    elif "webhook" in status:
+        bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = (
+            "(unset)" if status == "no webhook" else status
+        )
+        host = ""
+    else:
         bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = "http://127.0.0.1:9/metaflow-event"
         host = " to 127.0.0.1:9"
-    else:
-        bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = "(unset)"
-        host = ""
     arguments = '"food", project="foo", production=True'
     result = publish_from_a_script(bench, f"{arguments}, ignore_errors={ignore_errors}")
     message = f"Event 'foo.prod.food' was not published{host}: {reason}\n"
