@@ -2,6 +2,7 @@
 # Deploys and triggers the example flows in three namespaces: without a cluster
 # (the default), or on the Argo that Metaflow is configured for.
 set -euo pipefail
+unset ON_CLUSTER
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {

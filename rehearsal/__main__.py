@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .report import show
 from .stage import Stage
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -50,7 +51,7 @@ def main() -> int:
             print("rehearsal: interrupted; all that it started is stopped", file=sys.stderr)
             status = 128 + interrupted.number
         report = stage.report()
-    print("\n" + report.as_text(), flush=True)
+    show("\n" + report.as_text())
     if options.report:
         report.write(options.report)
     return status or int(bool(report.failures or report.orphans or report.refusals))

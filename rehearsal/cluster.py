@@ -72,7 +72,7 @@ class Observer:
         """Take note of an event."""
 
     def refused(self, publisher: str | None, reason: str) -> None:
-        """Take note of an event that the webhook did not take."""
+        """Take note of an event that came to nothing, and why."""
 
 
 class Cluster:
@@ -164,6 +164,7 @@ class Cluster:
         self, namespace: str, plural: str, name: str, item: dict[str, Any]
     ) -> dict[str, Any]:
         """Replace an object, which must be the one that the caller has read."""
+        _refuse_change(plural, name)
         with self._lock:
             present = self.get(namespace, plural, name)["metadata"]["resourceVersion"]
             if item["metadata"].get("resourceVersion") != present:
@@ -177,12 +178,14 @@ class Cluster:
         self, namespace: str, plural: str, name: str, changes: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Merge changes into an object."""
+        _refuse_change(plural, name)
         with self._lock:
             merged = _merge(self.get(namespace, plural, name), changes)
             return self._store(namespace, plural, merged)
 
     def delete(self, namespace: str, plural: str, name: str) -> dict[str, Any]:
         """Remove an object; a Sensor hears nothing any more."""
+        _refuse_change(plural, name)
         with self._lock:
             item = self.get(namespace, plural, name)
             del self._objects[namespace, plural, name]
@@ -195,12 +198,17 @@ class Cluster:
         event = Event.parse(body)
         publication = Publication(event, publisher)
         to_create: list[tuple[dict[str, Any], list[Publication]]] = []
+        problems: list[str] = []
         with self._lock:
             known = [*self.publications, publication]
             for sensor in self.sensors.values():
-                decision = sensor.receive(event)
-                if decision.satisfied and sensor.subscribes:
+                if sensor.subscribes and sensor.satisfied_by(event):
                     publication.listeners.append(sensor.name)
+                try:
+                    decision = sensor.receive(event)
+                except UnknownToSensor as unknown:
+                    problems.append(f"the rehearsal cannot act out {unknown} ({sensor.name})")
+                    continue
                 if decision.workflow is not None:
                     causes = [
                         each
@@ -215,7 +223,9 @@ class Cluster:
                 self.create(workflow["metadata"]["namespace"], "workflows", workflow, causes)
             except Refused as refused:
                 # As in Argo, the event is gone.
-                self.observer.refused(publisher, f"it started nothing: {refused}")
+                problems.append(f"it started nothing: {refused}")
+        for problem in problems:
+            self.observer.refused(publication.publisher, problem)
         return publication
 
     def _store(self, namespace: str, plural: str, item: dict[str, Any]) -> dict[str, Any]:
@@ -237,6 +247,13 @@ class Cluster:
             template = self._objects.get((NAMESPACE, "workflowtemplates", reference), item)
             self.observer.deployed(template, self.sensors[name])
         return item
+
+
+def _refuse_change(plural: str, name: str) -> None:
+    if plural == "workflows":
+        raise Refused(
+            422, "Invalid", f"the rehearsal cannot act out a change of a Workflow ({name})"
+        )
 
 
 def _merge(item: Any, changes: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -14,30 +15,39 @@ from .cluster import Publication
 from .run import Run
 from .sensor import Sensor
 
-# Metaflow publishes these by itself after each step; they are for @trigger_on_finish.
-AUTOMATIC_EVENTS = "metaflow."
+# Metaflow says so of the events that it publishes by itself after each step; they are
+# for @trigger_on_finish.
+AUTOMATIC_KEY = "auto-generated-by-metaflow"
 NEAREST_NAME = 0.6
 
 _printing = threading.Lock()
 
 
+def show(text: str) -> None:
+    """Print text, all of it at once."""
+    with _printing:
+        try:
+            print(text, flush=True)
+        except OSError:
+            # Nobody reads it any more, or there is no room: the rehearsal goes on
+            # without, and its exit status says how it ended.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(what: str, about: str) -> None:
     """Print one line about something that has happened."""
-    with _printing:
-        print(f"[rehearsal] {what:<9} {about}", flush=True)
-
-
-def is_automatic(publication: Publication) -> bool:
-    """Whether Metaflow published the event by itself, after a step."""
-    return str(publication.event.name).startswith(AUTOMATIC_EVENTS)
+    show(f"[rehearsal] {what:<9} {about}")
 
 
 def show_output(run: Run) -> None:
     """Print what a run has printed."""
-    with _printing:
-        for line in run.log.read_text(errors="replace").splitlines():
-            print(f"[{run.name}] {line}")
-        sys.stdout.flush()
+    lines = run.log.read_text(errors="replace").splitlines()
+    show("\n".join(f"[{run.name}] {line}" for line in lines))
+
+
+def is_automatic(publication: Publication) -> bool:
+    """Whether Metaflow published the event by itself, after a step."""
+    return AUTOMATIC_KEY in publication.event.payload
 
 
 class Report:

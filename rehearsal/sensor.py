@@ -67,6 +67,8 @@ class Event:
             content = json.loads(text, object_pairs_hook=_first_wins, parse_constant=_refuse)
         except ValueError as error:
             raise NotAnEvent(f"the body is not JSON: {error}") from error
+        except RecursionError as error:
+            raise UnknownToSensor("a body that is nested so deeply") from error
         payload = content.get("payload") if isinstance(content, dict) else None
         if not isinstance(payload, dict):
             return cls({}, "null")
@@ -181,7 +183,10 @@ class Parameter:
         if self.key not in event.payload:
             return self.default
         value = event.payload[self.key]
-        text = to_go_json(value)
+        try:
+            text = to_go_json(value)
+        except RecursionError as error:
+            raise UnknownToSensor("a value that is nested so deeply") from error
         if self.conversion == _TO_QUOTED_JSON:
             return f"'{text}'"
         if self.conversion == _TO_JSON_TEXT and not isinstance(value, str):
@@ -254,13 +259,22 @@ class Sensor:
         """Whether Argo's sensor hears anything at all."""
         return all(dependency.is_heard for dependency in self.dependencies)
 
+    def satisfied_by(self, event: Event) -> list[str]:
+        """Return the names of the dependencies that an event satisfies."""
+        return [each.name for each in self.dependencies if not each.failing(event)]
+
     def receive(self, event: Event) -> Decision:
         """Take an event, and say what it satisfied and which Workflow it starts.
 
         The latest event of each dependency counts; all are forgotten when the
         sensor fires.
+
+        Raises
+        ------
+        UnknownToSensor
+            Where Argo's value of a parameter is not known.
         """
-        satisfied = [each.name for each in self.dependencies if not each.failing(event)]
+        satisfied = self.satisfied_by(event)
         if not self.subscribes:
             return Decision(satisfied, None, [], [])
         self.heard.update(dict.fromkeys(satisfied, event))

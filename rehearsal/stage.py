@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from .run import Run, end_groups
 from .sensor import Sensor
 
 # Variables that say how Metaflow and its clients reach the user's own systems.
-_PREFIXES_LEFT_OUT = ("METAFLOW_", "AWS_", "ARGO_", "KUBE")
+_PREFIXES_LEFT_OUT = (
+    *("METAFLOW_", "AWS_", "ARGO_", "KUBE"),
+    # kubernetes 35 sends every request to the proxy, whatever no_proxy says.
+    *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),
+)
 _KEPT = ("METAFLOW_USER",)
-# kubernetes 35 sends every request to the proxy, whatever no_proxy says.
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 
 
 class Stage(Observer):
@@ -37,23 +39,24 @@ class Stage(Observer):
         self._stopping = False
         self._changed = threading.Condition()
         self._runners = ThreadPoolExecutor(max_workers=os.cpu_count())
+        self.environment = _environment(folder, self.cluster.url, self.cluster.token)
 
     def rehearse(self, command: Sequence[str]) -> int:
         """Run the command and wait for all that it starts; return its exit status."""
-        environment = self._environment()
-        for proxy in _PROXIES:
-            environment.pop(proxy, None)
         processes: list[subprocess.Popen[bytes]] = []
         with self.cluster.serve():
             try:
                 # In a group of its own, so that it ends with all that it has started.
-                processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
+                processes.append(
+                    subprocess.Popen(command, env=self.environment, start_new_session=True)
+                )
                 status = processes[0].wait()
                 with self._changed:
                     self._changed.wait_for(lambda: self._unfinished == 0)
                 return status if status >= 0 else 128 - status  # as a shell has it
             finally:
-                self._stopping = True
+                with self._changed:
+                    self._stopping = True
                 self._runners.shutdown(wait=False, cancel_futures=True)
                 processes += [run.process for run in self.runs if run.is_running]
                 end_groups(processes)
@@ -80,7 +83,7 @@ class Stage(Observer):
         say("published", f"{publication.event.name} by {publisher}")
 
     def refused(self, publisher: str | None, reason: str) -> None:
-        """Say which event the webhook did not take, and why."""
+        """Say which event came to nothing, and why."""
         self.refusals.append(f"an event by {publisher or 'the command'}: {reason}")
         say("refused", self.refusals[-1])
 
@@ -92,21 +95,23 @@ class Stage(Observer):
             workflow["spec"]["workflowTemplateRef"]["name"],
         )
         with self._changed:
+            if self._stopping:
+                return
             run = Run(workflow, template, self.folder / f"run-{len(self.runs)}")
             self.runs.append(run)
             self._unfinished += 1
+            self._runners.submit(self._run, run).add_done_callback(self._ended)
         if publications:
             names = " and ".join(str(each.event.name) for each in publications)
             say("started", f"{run.name} by {names}")
         else:
             say("triggered", run.name)
-        self._runners.submit(self._run, run)
 
     def _run(self, run: Run) -> None:
         started = time.monotonic()
         run.phase = "Running"
         try:
-            run.start(self.cluster.packages, self._environment())
+            run.start(self.cluster.packages, self.environment)
             phase = "Failed" if run.wait() else "Succeeded"
         except Exception as error:  # whatever it is, the others go on
             phase = "Error"
@@ -117,56 +122,55 @@ class Stage(Observer):
             show_output(run)
         if not self._stopping:
             say(run.phase.lower(), f"{run.name} after {run.seconds:.1f} s")
+
+    def _ended(self, _run: Future[None]) -> None:
         with self._changed:
             self._unfinished -= 1
             self._changed.notify_all()
 
-    def _environment(self) -> dict[str, str]:
-        """Return the environment in which Metaflow takes the stand-in for its cluster."""
-        url, token = self.cluster.url, self.cluster.token
-        home = self.folder / "metaflow"
-        home.mkdir(exist_ok=True)
-        kubeconfig = self.folder / "kubeconfig.json"
-        if not kubeconfig.exists():  # commands read it while runs start
-            kubeconfig.write_text(json.dumps(_kubeconfig(url, token)))
-        temporary = self.folder / "tmp"
-        temporary.mkdir(exist_ok=True)
-        bin_folder = os.path.dirname(sys.executable)
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _KEPT or not name.startswith(_PREFIXES_LEFT_OUT)
-        }
-        return {
-            "METAFLOW_USER": _user(own),
-            **own,
-            "PATH": os.pathsep.join(filter(None, (bin_folder, own.get("PATH")))),
-            "TMPDIR": os.fspath(temporary),
-            **{
-                name: ",".join(filter(None, (own.get(name), "127.0.0.1")))
-                for name in ("NO_PROXY", "no_proxy")
-            },
-            "KUBECONFIG": os.fspath(kubeconfig),
-            "AWS_ACCESS_KEY_ID": token,
-            "AWS_SECRET_ACCESS_KEY": token,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "METAFLOW_HOME": os.fspath(home),
-            "METAFLOW_DATASTORE_SYSROOT_LOCAL": os.fspath(home),
-            "METAFLOW_DEFAULT_DATASTORE": "s3",
-            "METAFLOW_DEFAULT_METADATA": "local",
-            "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/metaflow",
-            "METAFLOW_S3_ENDPOINT_URL": url,
-            "METAFLOW_KUBERNETES_NAMESPACE": NAMESPACE,
-            "METAFLOW_ARGO_EVENTS_EVENT": "metaflow-event",
-            "METAFLOW_ARGO_EVENTS_EVENT_BUS": "default",
-            "METAFLOW_ARGO_EVENTS_EVENT_SOURCE": "argo-events-webhook",
-            "METAFLOW_ARGO_EVENTS_SERVICE_ACCOUNT": "operate-workflow-sa",
-            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": url + WEBHOOK_PATH,
-            "METAFLOW_ARGO_EVENTS_WEBHOOK_AUTH": "service",
-            "METAFLOW_SERVICE_HEADERS": json.dumps({"Authorization": f"Bearer {token}"}),
-        }
+
+def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
+    """Return the environment in which Metaflow takes the stand-in for its cluster."""
+    home, temporary, kubeconfig = folder / "metaflow", folder / "tmp", folder / "kubeconfig.json"
+    home.mkdir()
+    temporary.mkdir()
+    kubeconfig.write_text(json.dumps(_kubeconfig(url, token)))
+    bin_folder = os.path.dirname(sys.executable)
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or not name.startswith(_PREFIXES_LEFT_OUT)
+    }
+    return {
+        "METAFLOW_USER": _user(own),
+        **own,
+        "PATH": os.pathsep.join(filter(None, (bin_folder, own.get("PATH")))),
+        "TMPDIR": os.fspath(temporary),
+        **{
+            name: ",".join(filter(None, (own.get(name), "127.0.0.1")))
+            for name in ("NO_PROXY", "no_proxy")
+        },
+        "KUBECONFIG": os.fspath(kubeconfig),
+        "AWS_ACCESS_KEY_ID": token,
+        "AWS_SECRET_ACCESS_KEY": token,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "METAFLOW_HOME": os.fspath(home),
+        "METAFLOW_DATASTORE_SYSROOT_LOCAL": os.fspath(home),
+        "METAFLOW_DEFAULT_DATASTORE": "s3",
+        "METAFLOW_DEFAULT_METADATA": "local",
+        "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/metaflow",
+        "METAFLOW_S3_ENDPOINT_URL": url,
+        "METAFLOW_KUBERNETES_NAMESPACE": NAMESPACE,
+        "METAFLOW_ARGO_EVENTS_EVENT": "metaflow-event",
+        "METAFLOW_ARGO_EVENTS_EVENT_BUS": "default",
+        "METAFLOW_ARGO_EVENTS_EVENT_SOURCE": "argo-events-webhook",
+        "METAFLOW_ARGO_EVENTS_SERVICE_ACCOUNT": "operate-workflow-sa",
+        "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": url + WEBHOOK_PATH,
+        "METAFLOW_ARGO_EVENTS_WEBHOOK_AUTH": "service",
+        "METAFLOW_SERVICE_HEADERS": json.dumps({"Authorization": f"Bearer {token}"}),
+    }
 
 
 def _user(environment: Mapping[str, str]) -> str:

@@ -94,7 +94,7 @@ class Workbench:
 
     def environment(self) -> dict[str, str]:
         environment = {
-            **self.stage._environment(),
+            **self.stage.environment,
             "METAFLOW_USER": "alice",
             "METAFLOW_PYLINT": "0",  # ob-metaflow brings it, and it mislikes "import *"
             "PYTHONPATH": os.fspath(ROOT),

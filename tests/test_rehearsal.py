@@ -242,7 +242,6 @@ def test_a_command_line_that_cannot_work_is_refused(
     ("payload", "reason"),
     [
         ("{'a': 'x' * 1100000}", "bytes, and at most 1048576 pass"),
-        ("{'count': 10 ** 400}", "a number that does not fit a 64-bit float"),
     ],
 )
 def test_an_event_that_the_webhook_refuses_fails_the_rehearsal(
@@ -258,6 +257,69 @@ def test_an_event_that_the_webhook_refuses_fails_the_rehearsal(
     assert "Refused: an event by foo.test.bar.upflow-" in rehearsal.output
     assert reason in rehearsal.output
     assert "Traceback" not in rehearsal.output
+
+
+def test_a_listener_whose_values_are_not_known_fails_the_rehearsal_and_the_others_hear(
+    tmp_path: Path,
+) -> None:
+    publish = 'print("id", namespaced_trigger.raise_event("food", {"count": 10 ** 400}))'
+    write_flows(tmp_path, publish, parameters="count = Parameter('count', default=1)")
+    other = (tmp_path / "down.py").read_text().replace("DownFlow", "OtherFlow")
+    (tmp_path / "other.py").write_text(other.replace("count = ", "other = ").replace("'c", "'o"))
+    deploy_other = "python other.py argo-workflows create\n"
+    rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
+    assert rehearsal.status == 1
+    assert (
+        "the rehearsal cannot act out a number that does not fit a 64-bit float "
+        "(foo-test-bar-downflow)\n"
+    ) in rehearsal.output
+    (event,) = rehearsal.report["events"]
+    assert event["listeners"] == ["foo-test-bar-otherflow", "foo-test-bar-downflow"]
+    assert [name.partition("-")[0] for name in event["started"]] == ["foo.test.bar.otherflow"]
+    assert "Orphan" not in rehearsal.output
+
+
+def test_a_project_named_metaflow_has_orphans_too(tmp_path: Path) -> None:
+    write_flows(tmp_path, events='event="foods"')
+    for flow in (tmp_path / "up.py", tmp_path / "down.py"):
+        flow.write_text(flow.read_text().replace('name="foo"', 'name="metaflow"'))
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+    assert rehearsal.status == 1
+    assert "Orphan: nobody heard metaflow.test.bar.food; the nearest" in rehearsal.output
+
+
+def test_a_change_of_a_run_that_the_rehearsal_cannot_act_out_is_refused(tmp_path: Path) -> None:
+    write_flows(tmp_path, publish="__import__('time').sleep(1)")
+    (tmp_path / "suspend.py").write_text(
+        "from metaflow import Deployer\n"
+        "import os\n"
+        "run = Deployer('up.py').argo_workflows().create().trigger()\n"
+        "os.execlp('python', 'python', 'up.py', 'argo-workflows', 'suspend', run.pathspec[7:])\n"
+    )
+    rehearsal = rehearse(tmp_path, "python suspend.py")
+    assert rehearsal.status == 1
+    assert "the rehearsal cannot act out a change of a Workflow (foo.user." in rehearsal.output
+    assert [run["phase"] for run in rehearsal.report["runs"]] == ["Succeeded"]
+
+
+def test_a_rehearsal_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    write_flows(tmp_path)
+    report = tmp_path / "report.json"
+    script = f"exec > /dev/null 2>&1\n{CREATE_AND_TRIGGER}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "rehearsal", "--report", report, "bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("[rehearsal] deployed")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(SECONDS_FOR_A_COMMAND) == 0
+    assert [run["phase"] for run in json.loads(report.read_text())["runs"]] == ["Succeeded"] * 2
 
 
 def test_a_run_that_cannot_be_started_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
@@ -328,10 +390,13 @@ def test_an_interrupted_rehearsal_stops_what_it_started(tmp_path: Path, number: 
     ):
         assert process.stdout is not None
         lines = list(itertools.takewhile("ready\n".__ne__, process.stdout))
-        assert marker.exists(), lines
-        process.send_signal(number)
-        output = process.stdout.read()
-        assert process.wait(30) == 128 + number
+        try:
+            assert marker.exists(), lines
+            process.send_signal(number)
+            output = process.stdout.read()
+            assert process.wait(30) == 128 + number
+        finally:
+            process.kill()
         assert "No event was published." in output
         assert not Path(f"/proc/{marker.read_text()}").exists()
         assert not Path(f"/proc/{lines[-1].split()[1]}").exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,10 @@ def unknown_sensors() -> list[tuple[str, dict[str, Any]]]:
         ),
     ]
     cases += [
-        (key, lambda spec, key=key: spec["dependencies"][0]["filters"].update({key: filters[key]}))
+        (
+            repr(key),
+            lambda spec, key=key: spec["dependencies"][0]["filters"].update({key: filters[key]}),
+        )
         for key in filters
     ]
     return [(name, changed(change)) for name, change in cases]
@@ -115,5 +119,14 @@ def unknown_sensors() -> list[tuple[str, dict[str, Any]]]:
 def test_what_the_evaluator_does_not_know_is_refused_by_name(
     thing: str, sensor: dict[str, Any]
 ) -> None:
-    with pytest.raises(UnknownToSensor, match=thing.replace("{", r"\{")):
+    with pytest.raises(UnknownToSensor, match=re.escape(thing)):
         Sensor.parse(sensor)
+
+
+@pytest.mark.parametrize("depth", [500, 100_000])
+def test_a_value_that_is_nested_too_deeply_is_refused_by_name(depth: int) -> None:
+    sensor = Sensor.parse(VECTORS["sensors"]["Typed"])
+    value = "[" * depth + "]" * depth
+    body = f'{{"payload": {{"name": "foo.test.baaz.food", "count": {value}}}}}'
+    with pytest.raises(UnknownToSensor, match="nested so deeply"):
+        sensor.receive(Event.parse(body.encode()))
