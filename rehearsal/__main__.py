@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from . import why
 from .report import show
 from .stage import Stage
 
@@ -16,11 +17,19 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def main() -> int:
+    """Do what the command line says, and return the exit status."""
+    if sys.argv[1:2] == ["why"]:
+        return why.main(sys.argv[2:])
+    return rehearse()
+
+
+def rehearse() -> int:
     """Rehearse the command that the command line names, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m rehearsal",
         description="Run COMMAND against a stand-in for Argo on this machine, run the "
-        "workflows that it starts, and report which event started what.",
+        "workflows that it starts, and report which event started what. `python -m rehearsal "
+        "why --help` is about one event and one Sensor.",
         epilog="Exit status: COMMAND's own if it failed, else 1 where a run failed or an "
         "event was heard by nobody, else 0.",
     )

@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from .sensor import Event, NotAnEvent, Sensor, UnknownToSensor
+from .sensor import Event, NotAnEvent, Sensor, Sensors, UnknownToSensor
 
 BUCKET = "rehearsal"
 NAMESPACE = "default"
@@ -83,7 +83,8 @@ class Cluster:
         self.observer = observer
         self.packages: dict[str, bytes] = {}
         self.publications: list[Publication] = []
-        self.sensors: dict[str, Sensor] = {}
+        self.sensors = Sensors()
+        self._publication_of: dict[int, Publication] = {}  # by the id() of the event
         self._objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._version = 0
         self._lock = threading.RLock()
@@ -190,7 +191,7 @@ class Cluster:
             item = self.get(namespace, plural, name)
             del self._objects[namespace, plural, name]
             if plural == "sensors":
-                del self.sensors[name]
+                self.sensors.remove(name)
             return item
 
     def publish(self, body: bytes, publisher: str | None) -> Publication:
@@ -200,8 +201,8 @@ class Cluster:
         to_create: list[tuple[dict[str, Any], list[Publication]]] = []
         problems: list[str] = []
         with self._lock:
-            known = [*self.publications, publication]
-            for sensor in self.sensors.values():
+            self._publication_of[id(event)] = publication
+            for sensor in self.sensors.waiting_for(event):
                 if sensor.subscribes and sensor.satisfied_by(event):
                     publication.listeners.append(sensor.name)
                 try:
@@ -210,11 +211,7 @@ class Cluster:
                     problems.append(f"the rehearsal cannot act out {unknown} ({sensor.name})")
                     continue
                 if decision.workflow is not None:
-                    causes = [
-                        each
-                        for each in known
-                        if any(each.event is cause for cause in decision.events)
-                    ]
+                    causes = [self._publication_of[id(cause)] for cause in decision.events]
                     to_create.append((decision.workflow, causes))
             self.publications.append(publication)
         self.observer.published(publication)
@@ -232,7 +229,7 @@ class Cluster:
         name = item["metadata"]["name"]
         if plural == "sensors":
             try:
-                self.sensors[name] = Sensor.parse(item)
+                self.sensors.add(Sensor.parse(item))
             except UnknownToSensor as unknown:
                 raise Refused(
                     422, "Invalid", f"the rehearsal cannot act out {unknown} (Sensor {name})"

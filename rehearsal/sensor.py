@@ -11,7 +11,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -29,6 +29,15 @@ _DESTINATION = re.compile(r"spec\.arguments\.parameters\.#\(name=([^()]+)\)\.val
 
 # What Metaflow before 2.18 says of an argoWorkflow trigger, which does the same.
 _ACTION = {"group": "argoproj.io", "version": "v1alpha1", "resource": "workflows"}
+
+# Where and how the sensor itself runs, which decides nothing about events.
+_OF_THE_SENSOR_S_POD = (
+    "eventBusName",
+    "loggingFields",
+    "replicas",
+    "revisionHistoryLimit",
+    "template",
+)
 
 _TEMPLATE = re.compile(
     r'\{\{ if \(hasKey \$\.Input\.body\.payload "(?P<key>[^"\\]+)"\) \}\}(?P<value>.*)'
@@ -108,6 +117,12 @@ class Filter:
 
     def __str__(self) -> str:
         return f"{self.key} is there" if self.value is None else f"{self.key} == {self.value!r}"
+
+    def explain(self, event: Event) -> str:
+        """Return the filter, and what it finds in an event."""
+        if self.key not in event.payload:
+            return f"{self}, and the event has no {self.key}"
+        return f"{self}, and in the event it is {event.payload[self.key]!r}"
 
 
 @dataclass(frozen=True)
@@ -203,6 +218,14 @@ class Decision:
     events: list[Event]
     waiting_for: list[str]
 
+    @property
+    def arguments(self) -> dict[str, str | None] | None:
+        """The arguments of the Workflow, None where none is created."""
+        if self.workflow is None:
+            return None
+        parameters = self.workflow["spec"]["arguments"]["parameters"]
+        return {each["name"]: each.get("value") for each in parameters}
+
 
 @dataclass
 class Sensor:
@@ -224,10 +247,20 @@ class Sensor:
         UnknownToSensor
             With the name of the thing.
         """
+        try:
+            return cls._parse(manifest)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise UnknownToSensor(
+                f"this Sensor, which is not one that Metaflow compiles "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    @classmethod
+    def _parse(cls, manifest: Mapping[str, Any]) -> Sensor:
         spec = manifest["spec"]
         _only(
             spec,
-            {"dependencies", "triggers", "template", "replicas", "eventBusName"},
+            {"dependencies", "triggers", *_OF_THE_SENSOR_S_POD},
             "a Sensor's spec",
         )
         if len(spec["triggers"]) != 1:
@@ -299,6 +332,47 @@ class Sensor:
                 raise UnknownToSensor(f"the destination {parameter.argument!r}")
             arguments[parameter.argument]["value"] = parameter.value(heard[parameter.dependency])
         return workflow
+
+
+class Sensors:
+    """The sensors of a cluster, found by the event that they wait for."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Sensor] = {}
+        # Names of sensors, in the order of their deployment. Under None are those
+        # that do not ask for the name of an event.
+        self._by_event: dict[str | None, dict[str, None]] = {}
+
+    def __iter__(self) -> Iterator[Sensor]:
+        return iter(list(self._by_name.values()))
+
+    def __getitem__(self, name: str) -> Sensor:
+        return self._by_name[name]
+
+    def add(self, sensor: Sensor) -> None:
+        """Add a sensor, or put it in the place of the one with its name.
+
+        One that waits for the same keeps what has been heard.
+        """
+        old = self.remove(sensor.name)
+        if old and old.dependencies == sensor.dependencies:
+            sensor.heard = old.heard
+        self._by_name[sensor.name] = sensor
+        for dependency in sensor.dependencies:
+            self._by_event.setdefault(dependency.event_name, {})[sensor.name] = None
+
+    def remove(self, name: str) -> Sensor | None:
+        """Remove a sensor and return it, None where it is not there."""
+        sensor = self._by_name.pop(name, None)
+        for dependency in sensor.dependencies if sensor else ():
+            self._by_event[dependency.event_name].pop(name, None)
+        return sensor
+
+    def waiting_for(self, event: Event) -> list[Sensor]:
+        """Return the sensors that the event may satisfy."""
+        name = event.name if isinstance(event.name, str) else None
+        found = {**self._by_event.get(name, {}), **self._by_event.get(None, {})}
+        return [self._by_name[each] for each in found]
 
 
 def to_go_json(value: Any) -> str:

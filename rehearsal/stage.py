@@ -63,7 +63,7 @@ class Stage(Observer):
 
     def report(self) -> Report:
         """Return what has happened."""
-        sensors = list(self.cluster.sensors.values())
+        sensors = list(self.cluster.sensors)
         return Report(self.cluster.publications, self.runs, sensors, self.refusals)
 
     def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:

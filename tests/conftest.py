@@ -82,7 +82,7 @@ class Workbench:
 
     @property
     def sensors(self) -> dict[str, Sensor]:
-        return self.stage.cluster.sensors
+        return {sensor.name: sensor for sensor in self.stage.cluster.sensors}
 
     def flow(self, source: str, start: str = "print('started')", name: str = "flow.py") -> Path:
         """Write DemoFlow, with what stands above its steps and in its first step."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rehearsal.sensor import Event, NotAnEvent, Sensor, UnknownToSensor, to_go_json
+from rehearsal.sensor import Event, NotAnEvent, Sensor, Sensors, UnknownToSensor, to_go_json
 
 VECTORS = json.loads((Path(__file__).parent / "argo_vectors.json").read_text())
 
@@ -16,18 +16,13 @@ def event(**payload: Any) -> Event:
     return Event.parse(json.dumps({"payload": payload}).encode())
 
 
-def arguments(workflow: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in workflow["spec"]["arguments"]["parameters"]}
-
-
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=range(len(VECTORS["cases"])))
 def test_an_event_does_to_a_sensor_what_it_does_in_argo(case: dict[str, Any]) -> None:
     sensor = Sensor.parse(VECTORS["sensors"][case["sensor"]])
     decision = sensor.receive(Event.parse(case["body"].encode()))
     assert sensor.subscribes == case["subscribes"]
     assert decision.satisfied == case["satisfied"]
-    workflow = decision.workflow
-    assert (workflow and arguments(workflow)) == case["arguments"]
+    assert decision.arguments == case["arguments"]
 
 
 def test_a_sensor_of_two_events_fires_on_the_latest_of_each_and_forgets_them() -> None:
@@ -36,8 +31,8 @@ def test_a_sensor_of_two_events_fires_on_the_latest_of_each_and_forgets_them() -
     assert sensor.receive(event(name=food, a=1)).waiting_for == [drink]
     assert sensor.receive(event(name=food, a=2)).workflow is None
     fired = sensor.receive(event(name=drink, b=3))
-    assert fired.workflow and arguments(fired.workflow)["alpha"] == "2"
-    assert arguments(fired.workflow)["beta"] == "3"
+    assert fired.arguments is not None
+    assert (fired.arguments["alpha"], fired.arguments["beta"]) == ("2", "3")
     assert [each.name for each in fired.events] == [food, drink]
     assert sensor.receive(event(name=drink)).waiting_for == [food]
 
@@ -45,8 +40,8 @@ def test_a_sensor_of_two_events_fires_on_the_latest_of_each_and_forgets_them() -
 def test_the_first_of_two_equal_keys_wins() -> None:
     sensor = Sensor.parse(VECTORS["sensors"]["Typed"])
     body = b'{"payload":{"name":"foo.test.baaz.food","name":"other","count":1,"count":2}}'
-    fired = sensor.receive(Event.parse(body)).workflow
-    assert fired and arguments(fired)["count"] == "1"
+    fired = sensor.receive(Event.parse(body)).arguments
+    assert fired and fired["count"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -130,3 +125,36 @@ def test_a_value_that_is_nested_too_deeply_is_refused_by_name(depth: int) -> Non
     body = f'{{"payload": {{"name": "foo.test.baaz.food", "count": {value}}}}}'
     with pytest.raises(UnknownToSensor, match="nested so deeply"):
         sensor.receive(Event.parse(body.encode()))
+
+
+def test_a_redeployment_that_waits_for_the_same_keeps_what_was_heard() -> None:
+    sensors, manifest = Sensors(), VECTORS["sensors"]["Pair"]
+    food = event(name="foo.prod.bar.food")
+    sensors.add(Sensor.parse(manifest))
+    (sensor,) = sensors.waiting_for(food)
+    assert sensor.receive(food).workflow is None
+    sensors.add(Sensor.parse(manifest))
+    (sensor,) = sensors.waiting_for(event(name="foo.prod.bar.drink"))
+    assert sensor.receive(event(name="foo.prod.bar.drink")).workflow is not None
+
+
+def test_a_redeployment_with_other_events_starts_afresh() -> None:
+    sensors, manifest = Sensors(), VECTORS["sensors"]["Pair"]
+    food, drink = event(name="foo.prod.bar.food"), event(name="foo.prod.bar.drink")
+    sensors.add(Sensor.parse(manifest))
+    sensors["pairlistener"].receive(food)
+    other = json.loads(json.dumps(manifest).replace("foo.prod.bar.drink", "foo.prod.bar.milk"))
+    sensors.add(Sensor.parse(other))
+    assert sensors.waiting_for(drink) == []
+    milk = sensors["pairlistener"].receive(event(name="foo.prod.bar.milk"))
+    assert milk.waiting_for == ["foo.prod.bar.food"]
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=range(len(VECTORS["cases"])))
+def test_a_sensor_that_an_event_satisfies_is_found_among_all(case: dict[str, Any]) -> None:
+    sensors = Sensors()
+    for manifest in VECTORS["sensors"].values():
+        sensors.add(Sensor.parse(manifest))
+    given = Event.parse(case["body"].encode())
+    satisfied = {sensor.name for sensor in sensors if sensor.satisfied_by(given)}
+    assert satisfied <= {sensor.name for sensor in sensors.waiting_for(given)}
