@@ -6,12 +6,14 @@ import argparse
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import why
+from .cluster import Faults
 from .report import show
-from .stage import Stage
+from .stage import Stage, TimedOut
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -30,10 +32,44 @@ def rehearse() -> int:
         description="Run COMMAND against a stand-in for Argo on this machine, run the "
         "workflows that it starts, and report which event started what. `python -m rehearsal "
         "why --help` is about one event and one Sensor.",
-        epilog="Exit status: COMMAND's own if it failed, else 1 where a run failed or an "
-        "event was heard by nobody, else 0.",
+        epilog="Exit status: COMMAND's own if it failed, 124 after --timeout, 128 and its number "
+        "after a signal, else 1 where the report has a problem (a run that failed, an event that "
+        "nobody heard), else 0.",
     )
     parser.add_argument("--report", metavar="FILE", type=Path, help="write the report as JSON")
+    parser.add_argument(
+        "--logs",
+        metavar="FOLDER",
+        type=Path,
+        help="keep what the runs print there (default: a new folder among the temporary ones)",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_positive(float),
+        help="stop everything after this time (default: never)",
+    )
+    parser.add_argument(
+        "--cycle",
+        metavar="N",
+        type=_positive(int),
+        default=10,
+        help="stop a workflow that has started itself N times by the events that it causes "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--webhook-status",
+        metavar="STATUS",
+        type=_error_status,
+        help="let the webhook answer every event with this status, 500 for example",
+    )
+    parser.add_argument(
+        "--fail-create",
+        metavar="N",
+        type=_positive(int),
+        default=0,
+        help="let the creation of the next N workflows that events start fail",
+    )
     parser.add_argument(
         "command",
         metavar="COMMAND [ARG...]",
@@ -48,22 +84,53 @@ def rehearse() -> int:
 
     for number in ENDING_SIGNALS:
         signal.signal(number, _interrupt)
+    logs = options.logs or Path(tempfile.mkdtemp(prefix="rehearsal-logs-"))
+    logs.mkdir(parents=True, exist_ok=True)
+    faults = Faults(options.webhook_status, options.fail_create)
     with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
-        stage = Stage(Path(folder))
+        stage = Stage(Path(folder), logs, faults, options.timeout, options.cycle)
         try:
             status = stage.rehearse(options.command)
         except OSError as error:
             problem = f"rehearsal: {options.command[0]!r} cannot be run: {error.strerror}"
             print(problem, file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
+        except TimedOut as timed_out:
+            print(
+                f"rehearsal: {timed_out} after {options.timeout:g} s; all that it started is "
+                "stopped",
+                file=sys.stderr,
+            )
+            status = 124  # as timeout(1) has it
         except Interrupted as interrupted:
             print("rehearsal: interrupted; all that it started is stopped", file=sys.stderr)
             status = 128 + interrupted.number
+        finally:
+            if not options.logs and not any(logs.iterdir()):
+                logs.rmdir()
         report = stage.report()
     show("\n" + report.as_text())
     if options.report:
         report.write(options.report)
-    return status or int(bool(report.failures or report.orphans or report.refusals))
+    return status or int(bool(report.problems))
+
+
+def _positive(number: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = number(text)
+        if not value > 0:
+            raise ValueError(text)
+        return value
+
+    parse.__name__ = "positive number"  # argparse says so of what is none
+    return parse
+
+
+def _error_status(text: str) -> int:
+    status = int(text)
+    if not 400 <= status <= 599:
+        raise argparse.ArgumentTypeError(f"{text} is not an HTTP status from 400 to 599")
+    return status
 
 
 class Interrupted(BaseException):

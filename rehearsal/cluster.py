@@ -57,6 +57,7 @@ class Publication:
     publisher: str | None  # the Workflow that published it, None for the command
     listeners: list[str] = field(default_factory=list)  # sensors that heard it
     started: list[str] = field(default_factory=list)  # Workflows that it started
+    lost: dict[str, str] = field(default_factory=dict)  # sensors that could not start one, why
 
 
 class Observer:
@@ -69,16 +70,28 @@ class Observer:
         """Run a Workflow that a person triggered, or that events started."""
 
     def published(self, publication: Publication) -> None:
-        """Take note of an event."""
+        """Take note of an event, before it starts anything."""
+
+    def settled(self, publication: Publication) -> None:
+        """Take note of what an event has come to."""
 
     def refused(self, publisher: str | None, reason: str) -> None:
-        """Take note of an event that came to nothing, and why."""
+        """Take note of an event that the webhook did not take, and why."""
+
+
+@dataclass
+class Faults:
+    """What goes wrong on purpose."""
+
+    webhook_status: int | None = None  # what the webhook answers to every event
+    creations: int = 0  # how many of the next Workflows that events start cannot be created
 
 
 class Cluster:
     """The custom objects, code packages and sensors of a rehearsal."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, faults: Faults) -> None:
+        self.faults = faults
         self.token = secrets.token_hex(16)
         self.observer = observer
         self.packages: dict[str, bytes] = {}
@@ -198,8 +211,7 @@ class Cluster:
         """Give an event to each sensor, and create the Workflows that it starts."""
         event = Event.parse(body)
         publication = Publication(event, publisher)
-        to_create: list[tuple[dict[str, Any], list[Publication]]] = []
-        problems: list[str] = []
+        to_create: list[tuple[Sensor, dict[str, Any], list[Publication]]] = []
         with self._lock:
             self._publication_of[id(event)] = publication
             for sensor in self.sensors.waiting_for(event):
@@ -208,22 +220,27 @@ class Cluster:
                 try:
                     decision = sensor.receive(event)
                 except UnknownToSensor as unknown:
-                    problems.append(f"the rehearsal cannot act out {unknown} ({sensor.name})")
+                    publication.lost[sensor.name] = f"the rehearsal cannot act out {unknown}"
                     continue
                 if decision.workflow is not None:
                     causes = [self._publication_of[id(cause)] for cause in decision.events]
-                    to_create.append((decision.workflow, causes))
+                    to_create.append((sensor, decision.workflow, causes))
             self.publications.append(publication)
         self.observer.published(publication)
-        for workflow, causes in to_create:
+        for sensor, workflow, causes in to_create:
             try:
+                self._fail_on_purpose()
                 self.create(workflow["metadata"]["namespace"], "workflows", workflow, causes)
             except Refused as refused:
-                # As in Argo, the event is gone.
-                problems.append(f"it started nothing: {refused}")
-        for problem in problems:
-            self.observer.refused(publication.publisher, problem)
+                publication.lost[sensor.name] = str(refused)  # as in Argo, the event is gone
+        self.observer.settled(publication)
         return publication
+
+    def _fail_on_purpose(self) -> None:
+        with self._lock:
+            if self.faults.creations:
+                self.faults.creations -= 1
+                raise Refused(500, "InternalError", "the Workflow could not be created, on purpose")
 
     def _store(self, namespace: str, plural: str, item: dict[str, Any]) -> dict[str, Any]:
         name = item["metadata"]["name"]
@@ -355,10 +372,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(400, b"http method not allowed")
             return
         publisher = self.headers.get(PUBLISHER_HEADER)
+        cluster = self.server.cluster
+        if status := cluster.faults.webhook_status:
+            cluster.observer.refused(publisher, f"the webhook answered {status}, on purpose")
+            self._answer(status, b"")
+            return
         try:
-            self.server.cluster.publish(body, publisher)
+            cluster.publish(body, publisher)
         except (NotAnEvent, UnknownToSensor) as problem:
-            self.server.cluster.observer.refused(publisher, str(problem))
+            cluster.observer.refused(publisher, str(problem))
             self._answer(400, str(problem).encode())
         else:
             self._answer(200, b"success")

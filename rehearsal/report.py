@@ -1,4 +1,4 @@
-"""The report: what a rehearsal says while it works, and the table at its end."""
+"""The report: what a rehearsal says while it works, and the tables at its end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .cluster import Publication
-from .run import Run
+from .run import Run, not_acted_out
 from .sensor import Sensor
 
 # Metaflow says so of the events that it publishes by itself after each step; they are
@@ -58,7 +58,8 @@ class Report:
         publications: Sequence[Publication],
         runs: Sequence[Run],
         sensors: Sequence[Sensor],
-        refusals: Sequence[str] = (),
+        templates: Sequence[Mapping[str, Any]],
+        refusals: Sequence[str],
     ) -> None:
         self.publications = [
             each for each in publications if each.listeners or not is_automatic(each)
@@ -66,6 +67,16 @@ class Report:
         self.runs = {run.name: run for run in runs}
         self.sensors = {sensor.name: sensor for sensor in sensors}
         self.refusals = refusals
+        self.not_acted_out = [
+            f"{thing} of {template['metadata']['name']}"
+            for template in templates
+            for thing in not_acted_out(template)
+        ]
+        self.not_acted_out += [
+            f"{thing} of {sensor.deployment}"
+            for sensor in sensors
+            for thing in sensor.not_acted_out
+        ]
 
     @property
     def orphans(self) -> list[Publication]:
@@ -77,23 +88,47 @@ class Report:
         """The runs that did not succeed, or did not end."""
         return [run for run in self.runs.values() if run.phase != "Succeeded"]
 
+    @property
+    def problems(self) -> list[str]:
+        """Everything that fails the rehearsal, a line each."""
+        return [
+            *(self._orphan(each) for each in self.orphans),
+            *(
+                f"Dead: {sensor.deployment} never hears {' and '.join(sensor.event_names)}: Argo "
+                "Events takes a name only where it begins with a letter"
+                for sensor in self.sensors.values()
+                if not sensor.subscribes
+            ),
+            *(
+                f"Lost: {publication.event.name} for {sensor}: {reason}"
+                for publication in self.publications
+                for sensor, reason in publication.lost.items()
+            ),
+            *(f"Refused: {refusal}" for refusal in self.refusals),
+            *(
+                f"{run.phase}: {run.name}" + (f": {run.problem}" if run.problem else "")
+                for run in self.failures
+            ),
+        ]
+
     def as_text(self) -> str:
-        """Return the table of events, then whatever went wrong."""
-        rows = [("EVENT", "PUBLISHED BY", "HEARD BY", "RUN")]
+        """Return the tables of events and runs, then whatever went wrong."""
+        events = [("EVENT", "PUBLISHED BY", "HEARD BY", "RUN")]
         for publication in self.publications:
             first = (str(publication.event.name), publication.publisher or "the command")
             heard = self._heard(publication) or [("nobody", "")]
-            rows += [first + heard[0], *(("", "", *row) for row in heard[1:])]
-        lines = _table(rows) if len(rows) > 1 else ["No event was published."]
-        lines += [self._orphan(each) for each in self.orphans]
-        lines += [f"Refused: {refusal}" for refusal in self.refusals]
-        lines += [f"{run.phase}: {run.name}" for run in self.failures]
-        lines += [
-            f"Not acted out: {thing} of {sensor.deployment}"
-            for sensor in self.sensors.values()
-            for thing in sensor.not_acted_out
+            events += [first + heard[0], *(("", "", *row) for row in heard[1:])]
+        runs = [("RUN", "PHASE", "SECONDS", "OUTPUT")]
+        for run in self.runs.values():
+            output = str(run.log) if run.log.exists() else ""
+            runs.append((run.name, run.phase.lower(), f"{run.seconds:.1f}", output))
+        paragraphs = [
+            _table(events) if len(events) > 1 else ["No event was published."],
+            _table(runs) if len(runs) > 1 else [],
+            self.problems,
+            [f"Not acted out: {each}" for each in self.not_acted_out],
         ]
-        return "\n".join(lines)
+        return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
 
     def as_json(self) -> dict[str, Any]:
         """Return the same for machines."""
@@ -104,10 +139,10 @@ class Report:
                     "publisher": each.publisher,
                     "listeners": each.listeners,
                     "started": each.started,
+                    "lost": each.lost,
                 }
                 for each in self.publications
             ],
-            "refusals": list(self.refusals),
             "runs": [
                 {
                     "name": run.name,
@@ -116,9 +151,12 @@ class Report:
                     "branch": run.annotation("branch_name"),
                     "phase": run.phase,
                     "seconds": round(run.seconds, 3),
+                    "output": str(run.log) if run.log.exists() else None,
                 }
                 for run in self.runs.values()
             ],
+            "problems": self.problems,
+            "not_acted_out": self.not_acted_out,
         }
 
     def write(self, path: Path) -> None:
@@ -137,10 +175,9 @@ class Report:
 
     def _orphan(self, publication: Publication) -> str:
         listened = {
-            dependency.event_name: sensor.deployment
+            name: sensor.deployment
             for sensor in self.sensors.values()
-            for dependency in sensor.dependencies
-            if dependency.event_name
+            for name in sensor.event_names
         }
         name = str(publication.event.name)
         if name in listened:
@@ -158,7 +195,7 @@ class Report:
                 if dependency.event_name != publication.event.name:
                     continue
                 if not sensor.subscribes:
-                    return f"{sensor.deployment} is dead: its event must begin with a letter"
+                    return f"{sensor.deployment} is dead"
                 failing = ", ".join(map(str, dependency.failing(publication.event)))
                 if failing:
                     return f"{sensor.deployment} asks that {failing}"
@@ -167,6 +204,8 @@ class Report:
 
 def _waiting(sensor: Sensor, publication: Publication) -> str:
     """Return why a sensor that heard an event has started nothing for it."""
+    if sensor.name in publication.lost:
+        return "lost"
     if not any(event is publication.event for event in sensor.heard.values()):
         return "replaced by a later one"
     missing = [each for each in sensor.dependencies if each.name not in sensor.heard]

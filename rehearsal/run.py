@@ -17,7 +17,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,13 @@ _VARIABLES_OF_A_TASK = (
 SECONDS_TO_STOP = 3
 
 
+# What a pod has unless the user says otherwise.
+_DEFAULT_IMAGE = re.compile(r"python:3\.\d+")
+_DEFAULT_LIMITS = ("cpu", "memory")
+_ENVIRONMENT = re.compile(r" --environment=(\S+)")
+_LOCAL_ENVIRONMENTS = ("local", "default")
+
+
 class UnknownTemplate(Exception):
     """A WorkflowTemplate that was not compiled as this rehearsal knows it."""
 
@@ -72,6 +80,10 @@ class Run:
     workflow: dict[str, Any]
     template: dict[str, Any]
     folder: Path
+    log: Path  # the file with what it prints
+    # The deployments whose events led to this run, itself included, and how often each did.
+    lineage: Counter[str] = field(default_factory=Counter)
+    problem: str = ""  # why it did not succeed, where it is not for itself to say
     process: subprocess.Popen[bytes] = field(init=False)
     is_running: bool = False
     seconds: float = 0
@@ -103,11 +115,6 @@ class Run:
             "phase": phase,
             "finishedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if finished else None,
         }
-
-    @property
-    def log(self) -> Path:
-        """The file with what the run has printed."""
-        return self.folder / "output.txt"
 
     def start(self, packages: Mapping[str, bytes], environment: Mapping[str, str]) -> None:
         """Unpack the code package and start the flow.
@@ -143,6 +150,7 @@ class Run:
                 start_new_session=True,
             )
         self.is_running = True
+        self.phase = "Running"
 
     def wait(self) -> int:
         """Wait for the end of the run, end what it has left behind, and return its status."""
@@ -206,6 +214,31 @@ class Run:
         }
         known = {**plain, **encoded}
         return re.sub(r"\{\{(.*?)\}\}", lambda found: known.get(found[1], found[0]) or "", text)
+
+
+def not_acted_out(template: Mapping[str, Any]) -> Iterator[str]:
+    """Name what a WorkflowTemplate asks of a cluster that a run on this machine leaves out."""
+    spec = template["spec"]
+    if cron := spec.get("workflowMetadata", {}).get("annotations", {}).get("metaflow/cron"):
+        yield f"the schedule {json.loads(cron)['schedule']!r}"
+    for hook in spec.get("hooks") or ():
+        yield f"the hook {hook!r}"
+    for step in spec["templates"]:
+        container = step.get("container") or {}
+        command = (container.get("command") or [""])[-1]
+        if " step " not in command:  # Metaflow's own: a heartbeat, the capture of errors
+            continue
+        name = step["name"]
+        if not _DEFAULT_IMAGE.fullmatch(container["image"]):
+            yield f"the image {container['image']!r} of {name}"
+        for source in container.get("envFrom") or ():
+            yield f"the secret {source['secretRef']['name']!r} of {name}"
+        for limit in (container.get("resources") or {}).get("limits") or ():
+            if limit not in _DEFAULT_LIMITS:
+                yield f"the resource {limit!r} of {name}"
+        environment = _ENVIRONMENT.search(command)
+        if environment and environment[1] not in _LOCAL_ENVIRONMENTS:
+            yield f"the environment {environment[1]!r} of {name}"
 
 
 def end_groups(leaders: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -288,6 +288,11 @@ class Sensor:
         return str(self.resource["spec"]["workflowTemplateRef"]["name"])
 
     @property
+    def event_names(self) -> list[str]:
+        """The names of the events that it waits for."""
+        return [each.event_name or each.name for each in self.dependencies]
+
+    @property
     def subscribes(self) -> bool:
         """Whether Argo's sensor hears anything at all."""
         return all(dependency.is_heard for dependency in self.dependencies)

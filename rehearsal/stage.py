@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Observer, Publication
+from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Faults, Observer, Publication
 from .report import Report, is_automatic, say, show_output
 from .run import Run, end_groups
 from .sensor import Sensor
@@ -27,13 +27,41 @@ _PREFIXES_LEFT_OUT = (
 _KEPT = ("METAFLOW_USER",)
 
 
-class Stage(Observer):
-    """A rehearsal: runs a command against a cluster, and what it starts."""
+class TimedOut(Exception):
+    """A rehearsal that took longer than it may."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Stage(Observer):
+    """A rehearsal: runs a command against a cluster, and what it starts.
+
+    Parameters
+    ----------
+    folder : Path
+        For what is gone after the rehearsal.
+    logs : Path
+        For what the runs print.
+    faults : Faults
+        What goes wrong on purpose.
+    seconds : float, optional
+        How long the rehearsal may take.
+    cycle : int
+        How often a deployment may start itself again by the events that it causes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        logs: Path,
+        faults: Faults,
+        seconds: float | None = None,
+        cycle: int = 10,
+    ) -> None:
         self.folder = folder
-        self.cluster = Cluster(self)
-        self.runs: list[Run] = []
+        self.logs = logs
+        self.seconds = seconds
+        self.cycle = cycle
+        self.cluster = Cluster(self, faults)
+        self.runs: dict[str, Run] = {}
         self.refusals: list[str] = []
         self._unfinished = 0
         self._stopping = False
@@ -42,7 +70,16 @@ class Stage(Observer):
         self.environment = _environment(folder, self.cluster.url, self.cluster.token)
 
     def rehearse(self, command: Sequence[str]) -> int:
-        """Run the command and wait for all that it starts; return its exit status."""
+        """Run the command and wait for all that it starts; return its exit status.
+
+        Raises
+        ------
+        OSError
+            Where the command cannot be run.
+        TimedOut
+            Where something has not ended in time. All of it is stopped by then.
+        """
+        deadline = None if self.seconds is None else time.monotonic() + self.seconds
         processes: list[subprocess.Popen[bytes]] = []
         with self.cluster.serve():
             try:
@@ -50,21 +87,29 @@ class Stage(Observer):
                 processes.append(
                     subprocess.Popen(command, env=self.environment, start_new_session=True)
                 )
-                status = processes[0].wait()
+                status = processes[0].wait(_left(deadline))
                 with self._changed:
-                    self._changed.wait_for(lambda: self._unfinished == 0)
+                    if not self._changed.wait_for(lambda: self._unfinished == 0, _left(deadline)):
+                        raise TimedOut("not all runs have ended")
                 return status if status >= 0 else 128 - status  # as a shell has it
+            except subprocess.TimeoutExpired:
+                raise TimedOut(f"{command[0]!r} has not ended") from None
             finally:
                 with self._changed:
                     self._stopping = True
+                    processes += [run.process for run in self.runs.values() if run.is_running]
                 self._runners.shutdown(wait=False, cancel_futures=True)
-                processes += [run.process for run in self.runs if run.is_running]
                 end_groups(processes)
 
     def report(self) -> Report:
         """Return what has happened."""
-        sensors = list(self.cluster.sensors)
-        return Report(self.cluster.publications, self.runs, sensors, self.refusals)
+        return Report(
+            self.cluster.publications,
+            list(self.runs.values()),
+            list(self.cluster.sensors),
+            self.cluster.list_all(NAMESPACE, "workflowtemplates"),
+            self.refusals,
+        )
 
     def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:
         """Say what was deployed."""
@@ -72,8 +117,8 @@ class Stage(Observer):
         if sensor is None:
             say("deployed", name)
         else:
-            events = (each.event_name or each.name for each in sensor.dependencies)
-            say("listens", f"{name} to {' and '.join(events)}")
+            events = " and ".join(sensor.event_names)
+            say("listens" if sensor.subscribes else "dead", f"{name} to {events}")
 
     def published(self, publication: Publication) -> None:
         """Say which event was published; Metaflow's automatic ones only where heard."""
@@ -82,13 +127,18 @@ class Stage(Observer):
         publisher = publication.publisher or "the command"
         say("published", f"{publication.event.name} by {publisher}")
 
+    def settled(self, publication: Publication) -> None:
+        """Say which sensors have lost an event, and why."""
+        for sensor, reason in publication.lost.items():
+            say("lost", f"{publication.event.name} for {sensor}: {reason}")
+
     def refused(self, publisher: str | None, reason: str) -> None:
-        """Say which event came to nothing, and why."""
+        """Say which event the webhook did not take, and why."""
         self.refusals.append(f"an event by {publisher or 'the command'}: {reason}")
         say("refused", self.refusals[-1])
 
     def created(self, workflow: dict[str, Any], publications: list[Publication]) -> None:
-        """Run a Workflow as soon as a core is free."""
+        """Run a Workflow as soon as a core is free, unless it goes round in circles."""
         template = self.cluster.get(
             workflow["metadata"]["namespace"],
             "workflowtemplates",
@@ -97,8 +147,23 @@ class Stage(Observer):
         with self._changed:
             if self._stopping:
                 return
-            run = Run(workflow, template, self.folder / f"run-{len(self.runs)}")
-            self.runs.append(run)
+            number = len(self.runs) + 1
+            run = Run(
+                workflow, template, self.folder / f"run-{number}", self.logs / f"run-{number}.txt"
+            )
+            for publication in publications:
+                if publication.publisher in self.runs:
+                    run.lineage |= self.runs[publication.publisher].lineage
+            run.lineage[run.deployment] += 1
+            self.runs[run.name] = run
+            if run.lineage[run.deployment] > self.cycle:
+                run.phase = "Stopped"
+                run.problem = (
+                    f"{run.deployment} has started itself {self.cycle} times by the events that it "
+                    "causes (--cycle)"
+                )
+                say("stopped", f"{run.name}: {run.problem}")
+                return
             self._unfinished += 1
             self._runners.submit(self._run, run).add_done_callback(self._ended)
         if publications:
@@ -109,13 +174,16 @@ class Stage(Observer):
 
     def _run(self, run: Run) -> None:
         started = time.monotonic()
-        run.phase = "Running"
         try:
-            run.start(self.cluster.packages, self.environment)
+            with self._changed:
+                if self._stopping:
+                    return
+                run.start(self.cluster.packages, self.environment)
             phase = "Failed" if run.wait() else "Succeeded"
         except Exception as error:  # whatever it is, the others go on
             phase = "Error"
-            say("error", f"{run.name}: {type(error).__name__}: {error}")
+            run.problem = f"{type(error).__name__}: {error}"
+            say("error", f"{run.name}: {run.problem}")
         run.seconds = time.monotonic() - started
         run.phase = "Stopped" if self._stopping else phase
         if run.phase == "Failed":
@@ -127,6 +195,10 @@ class Stage(Observer):
         with self._changed:
             self._unfinished -= 1
             self._changed.notify_all()
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0, deadline - time.monotonic())
 
 
 def _environment(folder: Path, url: str, token: str) -> dict[str, str]:

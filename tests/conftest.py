@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import metaflow
 import pytest
 
+from rehearsal.cluster import Faults
 from rehearsal.sensor import Sensor
 from rehearsal.stage import Stage
 
@@ -132,7 +133,7 @@ class Workbench:
 def bench(tmp_path: Path) -> Iterator[Workbench]:
     folder = tmp_path / "flows"
     folder.mkdir()
-    stage = QuietStage(tmp_path)
+    stage = QuietStage(tmp_path, tmp_path, Faults())
     with stage.cluster.serve():
         yield Workbench(folder, stage)
 

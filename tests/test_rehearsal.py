@@ -71,7 +71,7 @@ class Rehearsal:
 
     @property
     def table(self) -> list[str]:
-        return self.output.partition("\n\nEVENT ")[2].splitlines()
+        return self.output.partition("\n\nEVENT ")[2].partition("\n\n")[0].splitlines()
 
 
 def write_flows(
@@ -86,11 +86,12 @@ def write_flows(
     (folder / "down.py").write_text(listener)
 
 
-def rehearse(folder: Path, script: str, **variables: str) -> Rehearsal:
+def rehearse(folder: Path, script: str, *options: str, **variables: str) -> Rehearsal:
     environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), **variables}
     report = folder / "report.json"
+    options = ("--report", os.fspath(report), *options)
     process = subprocess.run(
-        [sys.executable, "-m", "rehearsal", "--report", report, "bash", "-c", script],
+        [sys.executable, "-m", "rehearsal", *options, "bash", "-c", script],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -185,9 +186,11 @@ def test_a_listener_that_argo_leaves_dead_hears_nothing(tmp_path: Path) -> None:
     rehearsal = rehearse(tmp_path, script, METAFLOW_USER="jane")
     assert rehearsal.status == 1
     assert (
-        "Orphan: nobody heard 2fast; foo.user.jane.downflow is dead: its event must begin with a "
-        "letter\n"
+        "Orphan: nobody heard 2fast; foo.user.jane.downflow is dead\n"
+        "Dead: foo.user.jane.downflow never hears 2fast: Argo Events takes a name only where it "
+        "begins with a letter\n"
     ) in rehearsal.output
+    assert "[rehearsal] dead      foo.user.jane.downflow to 2fast\n" in rehearsal.output
 
 
 def test_an_event_from_before_a_deployment_is_not_heard(tmp_path: Path) -> None:
@@ -225,6 +228,8 @@ def test_the_status_of_the_command_is_the_status_of_the_rehearsal(
         (["/"], 126, "rehearsal: '/' cannot be run: Permission denied"),
         ([], 2, "there is no COMMAND. Write, for example: python -m rehearsal bash deploy.sh"),
         (["--report", "/no/such.json", "true"], 2, "the folder of --report /no/such.json is not"),
+        (["--timeout", "0", "true"], 2, "invalid positive number value: '0'"),
+        (["--webhook-status", "200", "true"], 2, "200 is not an HTTP status from 400 to 599"),
     ],
 )
 def test_a_command_line_that_cannot_work_is_refused(
@@ -270,8 +275,8 @@ def test_a_listener_whose_values_are_not_known_fails_the_rehearsal_and_the_other
     rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
     assert rehearsal.status == 1
     assert (
-        "the rehearsal cannot act out a number that does not fit a 64-bit float "
-        "(foo-test-bar-downflow)\n"
+        "Lost: foo.test.bar.food for foo-test-bar-downflow: the rehearsal cannot act out a number "
+        "that does not fit a 64-bit float\n"
     ) in rehearsal.output
     (event,) = rehearsal.report["events"]
     assert event["listeners"] == ["foo-test-bar-otherflow", "foo-test-bar-downflow"]
@@ -355,7 +360,8 @@ def test_the_user_s_own_settings_are_neither_used_nor_changed(tmp_path: Path) ->
     assert rehearsal.status == 0, rehearsal.output
     assert sorted(home.rglob("*")) == before
     assert sorted(path.name for path in flows.iterdir()) == ["down.py", "report.json", "up.py"]
-    assert list(temporary.iterdir()) == []
+    (logs,) = temporary.iterdir()  # what the runs printed stays; the report says where
+    assert sorted(path.name for path in logs.iterdir()) == ["run-1.txt", "run-2.txt"]
 
 
 @pytest.mark.parametrize(
@@ -400,4 +406,118 @@ def test_an_interrupted_rehearsal_stops_what_it_started(tmp_path: Path, number: 
         assert "No event was published." in output
         assert not Path(f"/proc/{marker.read_text()}").exists()
         assert not Path(f"/proc/{lines[-1].split()[1]}").exists()
-        assert list(Path(temporary).iterdir()) == []
+        (logs,) = Path(temporary).iterdir()
+        assert f"{logs}/run-1.txt" in output
+
+
+def test_what_a_run_prints_is_kept_in_a_file_that_the_report_names(tmp_path: Path) -> None:
+    write_flows(tmp_path)
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, "--logs", "logs/new")
+    assert rehearsal.status == 0, rehearsal.output
+    outputs = {run["flow"]: tmp_path / run["output"] for run in rehearsal.report["runs"]}
+    assert "by foo.test.bar.food" in outputs["DownFlow"].read_text()
+    (shown,) = (line for line in rehearsal.output.splitlines() if line.endswith("new/run-2.txt"))
+    assert shown.split()[1] == "succeeded"
+
+
+def test_a_cycle_is_stopped_with_a_message(tmp_path: Path) -> None:
+    again = "namespaced_trigger.raise_event('food', safe_publish=True)"
+    write_flows(tmp_path, body=again)
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, "--cycle", "2")
+    assert rehearsal.status == 1
+    phases = [(run["flow"], run["phase"]) for run in rehearsal.report["runs"]]
+    assert phases == [
+        ("UpFlow", "Succeeded"),
+        ("DownFlow", "Succeeded"),
+        ("DownFlow", "Succeeded"),
+        ("DownFlow", "Stopped"),
+    ]
+    assert (
+        "foo.test.bar.downflow has started itself 2 times by the events that it causes (--cycle)\n"
+    ) in rehearsal.output
+
+
+def test_a_command_that_hangs_is_stopped_after_the_timeout(tmp_path: Path) -> None:
+    rehearsal = rehearse(tmp_path, "sleep 600 & echo child $!; wait", "--timeout", "1")
+    assert rehearsal.status == 124
+    assert "rehearsal: 'bash' has not ended after 1 s; all that it started is stopped\n" in (
+        rehearsal.output
+    )
+    (child,) = (line for line in rehearsal.output.splitlines() if line.startswith("child "))
+    assert not Path(f"/proc/{child.split()[1]}").exists()
+
+
+def test_a_run_that_never_ends_is_stopped_after_the_timeout(tmp_path: Path) -> None:
+    write_flows(tmp_path, publish="print('begun', flush=True); __import__('time').sleep(600)")
+    script = "python up.py argo-workflows create && python up.py argo-workflows trigger"
+    rehearsal = rehearse(tmp_path, script, "--timeout", "30")
+    assert rehearsal.status == 124
+    assert "rehearsal: not all runs have ended after 30 s" in rehearsal.output
+    (run,) = rehearsal.report["runs"]
+    assert run["phase"] == "Stopped"
+    assert "begun" in Path(run["output"]).read_text()
+
+
+def test_a_webhook_that_fails_on_purpose_shows_what_the_flows_do(tmp_path: Path) -> None:
+    write_flows(tmp_path)
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, "--webhook-status", "500")
+    assert rehearsal.status == 1
+    (run,) = rehearsal.report["runs"]
+    assert (run["phase"], rehearsal.report["events"]) == ("Succeeded", [])
+    assert f"Refused: an event by {run['name']}: the webhook answered 500, on purpose\n" in (
+        rehearsal.output
+    )
+    assert "HTTP Error 500" in Path(run["output"]).read_text()
+
+
+def test_a_workflow_that_cannot_be_created_loses_its_event(tmp_path: Path) -> None:
+    write_flows(tmp_path)
+    script = CREATE_AND_TRIGGER + "python up.py --branch bar argo-workflows trigger\n"
+    rehearsal = rehearse(tmp_path, script, "--fail-create", "1")
+    assert rehearsal.status == 1
+    assert len(rehearsal.report["runs"]) == 3
+    lost = "the Workflow could not be created, on purpose"
+    assert f"Lost: foo.test.bar.food for foo-test-bar-downflow: {lost}\n" in rehearsal.output
+    assert [event["lost"] for event in rehearsal.report["events"]] == [
+        {"foo-test-bar-downflow": lost},
+        {},
+    ]
+    assert rehearsal.table[1].split()[2:] == ["foo.test.bar.downflow", "lost"]
+
+
+CLUSTER_FLOW = """
+from metaflow import FlowSpec, kubernetes, schedule, step
+
+@schedule(daily=True)
+class ClusterFlow(FlowSpec):
+    @kubernetes(image="my/image:1", secrets=["token"], gpu=1)
+    @step
+    def start(self):
+        print("ran here")
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    ClusterFlow()
+"""
+
+
+def test_what_only_a_cluster_can_do_is_named(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(CLUSTER_FLOW)
+    create = "python flow.py argo-workflows create"
+    notify = "--notify-on-error --notify-slack-webhook-url http://127.0.0.1:9"
+    rehearsal = rehearse(tmp_path, f"{create} {notify} && python flow.py argo-workflows trigger")
+    assert rehearsal.status == 0, rehearsal.output
+    assert "ran here" in Path(rehearsal.report["runs"][0]["output"]).read_text()
+    named = rehearsal.report["not_acted_out"]
+    for thing in (
+        "the schedule '0 0 * * ?' of clusterflow",
+        "the image 'my/image:1' of start of clusterflow",
+        "the secret 'token' of start of clusterflow",
+        "the resource 'nvidia.com/gpu' of start of clusterflow",
+    ):
+        assert thing in named
+        assert f"Not acted out: {thing}\n" in rehearsal.output
+    assert any("the hook 'notify" in thing for thing in named), named
