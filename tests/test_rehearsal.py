@@ -90,6 +90,8 @@ def rehearse(folder: Path, script: str, *options: str, **variables: str) -> Rehe
     environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), **variables}
     report = folder / "report.json"
     options = ("--report", os.fspath(report), *options)
+    if "--logs" not in options and "TMPDIR" not in variables:
+        options = ("--logs", os.fspath(folder / "logs"), *options)
     process = subprocess.run(
         [sys.executable, "-m", "rehearsal", *options, "bash", "-c", script],
         cwd=folder,
@@ -314,7 +316,7 @@ def test_a_rehearsal_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> Non
     with subprocess.Popen(
         [sys.executable, "-m", "rehearsal", "--report", report, "bash", "-c", script],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "TMPDIR": os.fspath(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -324,7 +326,8 @@ def test_a_rehearsal_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> Non
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(SECONDS_FOR_A_COMMAND) == 0
-    assert [run["phase"] for run in json.loads(report.read_text())["runs"]] == ["Succeeded"] * 2
+    runs = json.loads(report.read_text())["runs"]
+    assert [run["phase"] for run in runs] == ["Succeeded"] * 2
 
 
 def test_a_run_that_cannot_be_started_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def run(folder: Path, *command: str | Path, **variables: str) -> subprocess.Comp
     return subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "METAFLOW_USER": "jane", **variables},
+        env={**os.environ, "METAFLOW_USER": "jane", "TMPDIR": os.fspath(folder), **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
