@@ -5,6 +5,6 @@ Argo Events, runs what it deploys and triggers, and reports which event started 
 
 The actors, a file each: `cluster` (the Kubernetes API, S3 and the webhook), `sensor`
 (which event starts what), `run` (a Workflow's run) with `pod` (inside its processes),
-`stage` (what connects them) and `report` (what is said about it). `why` explains one
-event and one Sensor.
+`stage` (what connects them), `display` (what is said while it works) and `report` (what
+came of it) with `page` (its picture). `why` explains one event and one Sensor.
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import why
 from .cluster import Faults
-from .report import show
+from .display import Display
 from .stage import Stage, TimedOut
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -36,7 +36,12 @@ def rehearse() -> int:
         "after a signal, else 1 where the report has a problem (a run that failed, an event that "
         "nobody heard), else 0.",
     )
-    parser.add_argument("--report", metavar="FILE", type=Path, help="write the report as JSON")
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write the report: a page to FILE.html, else JSON",
+    )
     parser.add_argument(
         "--logs",
         metavar="FOLDER",
@@ -88,7 +93,8 @@ def rehearse() -> int:
     logs.mkdir(parents=True, exist_ok=True)
     faults = Faults(options.webhook_status, options.fail_create)
     with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
-        stage = Stage(Path(folder), logs, faults, options.timeout, options.cycle)
+        display = Display()
+        stage = Stage(Path(folder), logs, display, faults, options.timeout, options.cycle)
         try:
             status = stage.rehearse(options.command)
         except OSError as error:
@@ -109,7 +115,7 @@ def rehearse() -> int:
             if not options.logs and not any(logs.iterdir()):
                 logs.rmdir()
         report = stage.report()
-    show("\n" + report.as_text())
+    display.show("\n" + report.as_text() + "\n")
     if options.report:
         report.write(options.report)
     return status or int(bool(report.problems))

@@ -1,17 +1,15 @@
-"""The report: what a rehearsal says while it works, and the tables at its end."""
+"""The report: what came of a rehearsal, as tables or for machines."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import os
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .cluster import Publication
+from .page import as_page
 from .run import Run, not_acted_out
 from .sensor import Sensor
 
@@ -19,30 +17,6 @@ from .sensor import Sensor
 # for @trigger_on_finish.
 AUTOMATIC_KEY = "auto-generated-by-metaflow"
 NEAREST_NAME = 0.6
-
-_printing = threading.Lock()
-
-
-def show(text: str) -> None:
-    """Print text, all of it at once."""
-    with _printing:
-        try:
-            print(text, flush=True)
-        except OSError:
-            # Nobody reads it any more, or there is no room: the rehearsal goes on
-            # without, and its exit status says how it ended.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def say(what: str, about: str) -> None:
-    """Print one line about something that has happened."""
-    show(f"[rehearsal] {what:<9} {about}")
-
-
-def show_output(run: Run) -> None:
-    """Print what a run has printed."""
-    lines = run.log.read_text(errors="replace").splitlines()
-    show("\n".join(f"[{run.name}] {line}" for line in lines))
 
 
 def is_automatic(publication: Publication) -> bool:
@@ -66,6 +40,7 @@ class Report:
         ]
         self.runs = {run.name: run for run in runs}
         self.sensors = {sensor.name: sensor for sensor in sensors}
+        self.templates = templates
         self.refusals = refusals
         self.not_acted_out = [
             f"{thing} of {template['metadata']['name']}"
@@ -111,17 +86,31 @@ class Report:
             ),
         ]
 
-    def as_text(self) -> str:
-        """Return the tables of events and runs, then whatever went wrong."""
-        events = [("EVENT", "PUBLISHED BY", "HEARD BY", "RUN")]
+    @property
+    def namespaces(self) -> dict[str, str]:
+        """The deployments by name, and the namespace of each, "" for one without a project."""
+        return {template["metadata"]["name"]: _namespace(template) for template in self.templates}
+
+    def event_rows(self) -> list[tuple[str, ...]]:
+        """Return the table of events, its head first."""
+        rows: list[tuple[str, ...]] = [("EVENT", "PUBLISHED BY", "HEARD BY", "RUN")]
         for publication in self.publications:
             first = (str(publication.event.name), publication.publisher or "the command")
             heard = self._heard(publication) or [("nobody", "")]
-            events += [first + heard[0], *(("", "", *row) for row in heard[1:])]
-        runs = [("RUN", "PHASE", "SECONDS", "OUTPUT")]
+            rows += [first + heard[0], *(("", "", *row) for row in heard[1:])]
+        return rows
+
+    def run_rows(self) -> list[tuple[str, ...]]:
+        """Return the table of runs, its head first."""
+        rows: list[tuple[str, ...]] = [("RUN", "PHASE", "SECONDS", "OUTPUT")]
         for run in self.runs.values():
             output = str(run.log) if run.log.exists() else ""
-            runs.append((run.name, run.phase.lower(), f"{run.seconds:.1f}", output))
+            rows.append((run.name, run.phase.lower(), f"{run.seconds:.1f}", output))
+        return rows
+
+    def as_text(self) -> str:
+        """Return the tables of events and runs, then whatever went wrong."""
+        events, runs = self.event_rows(), self.run_rows()
         paragraphs = [
             _table(events) if len(events) > 1 else ["No event was published."],
             _table(runs) if len(runs) > 1 else [],
@@ -160,8 +149,11 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write the report for machines to a file."""
-        path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+        """Write the report to a file: a page where it ends in .html, else for machines."""
+        if path.suffix == ".html":
+            path.write_text(as_page(self))
+        else:
+            path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
 
     def _heard(self, publication: Publication) -> list[tuple[str, str]]:
         runs = [self.runs[name] for name in publication.started if name in self.runs]
@@ -200,6 +192,12 @@ class Report:
                 if failing:
                     return f"{sensor.deployment} asks that {failing}"
         return "its listener was deployed afterwards"
+
+
+def _namespace(template: Mapping[str, Any]) -> str:
+    annotations = template["metadata"]["annotations"]
+    parts = (annotations.get(f"metaflow/{part}_name") for part in ("project", "branch"))
+    return ".".join(filter(None, parts))
 
 
 def _waiting(sensor: Sensor, publication: Publication) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Faults, Observer, Publication
-from .report import Report, is_automatic, say, show_output
+from .display import Display
+from .report import Report, is_automatic
 from .run import Run, end_groups
 from .sensor import Sensor
 
@@ -40,6 +41,8 @@ class Stage(Observer):
         For what is gone after the rehearsal.
     logs : Path
         For what the runs print.
+    display : Display
+        Where it says what happens.
     faults : Faults
         What goes wrong on purpose.
     seconds : float, optional
@@ -52,12 +55,14 @@ class Stage(Observer):
         self,
         folder: Path,
         logs: Path,
+        display: Display,
         faults: Faults,
         seconds: float | None = None,
         cycle: int = 10,
     ) -> None:
         self.folder = folder
         self.logs = logs
+        self.display = display
         self.seconds = seconds
         self.cycle = cycle
         self.cluster = Cluster(self, faults)
@@ -81,13 +86,11 @@ class Stage(Observer):
         """
         deadline = None if self.seconds is None else time.monotonic() + self.seconds
         processes: list[subprocess.Popen[bytes]] = []
-        with self.cluster.serve():
+        with self.cluster.serve(), self.display.updates():
             try:
-                # In a group of its own, so that it ends with all that it has started.
-                processes.append(
-                    subprocess.Popen(command, env=self.environment, start_new_session=True)
-                )
+                processes.append(self.display.start(command, self.environment))
                 status = processes[0].wait(_left(deadline))
+                self.display.show_the_rest()
                 with self._changed:
                     if not self._changed.wait_for(lambda: self._unfinished == 0, _left(deadline)):
                         raise TimedOut("not all runs have ended")
@@ -115,27 +118,27 @@ class Stage(Observer):
         """Say what was deployed."""
         name = template["metadata"]["name"]
         if sensor is None:
-            say("deployed", name)
+            self.display.say("deployed", name)
         else:
             events = " and ".join(sensor.event_names)
-            say("listens" if sensor.subscribes else "dead", f"{name} to {events}")
+            self.display.say("listens" if sensor.subscribes else "dead", f"{name} to {events}")
 
     def published(self, publication: Publication) -> None:
         """Say which event was published; Metaflow's automatic ones only where heard."""
         if is_automatic(publication) and not publication.listeners:
             return
         publisher = publication.publisher or "the command"
-        say("published", f"{publication.event.name} by {publisher}")
+        self.display.say("published", f"{publication.event.name} by {publisher}")
 
     def settled(self, publication: Publication) -> None:
         """Say which sensors have lost an event, and why."""
         for sensor, reason in publication.lost.items():
-            say("lost", f"{publication.event.name} for {sensor}: {reason}")
+            self.display.say("lost", f"{publication.event.name} for {sensor}: {reason}")
 
     def refused(self, publisher: str | None, reason: str) -> None:
         """Say which event the webhook did not take, and why."""
         self.refusals.append(f"an event by {publisher or 'the command'}: {reason}")
-        say("refused", self.refusals[-1])
+        self.display.say("refused", self.refusals[-1])
 
     def created(self, workflow: dict[str, Any], publications: list[Publication]) -> None:
         """Run a Workflow as soon as a core is free, unless it goes round in circles."""
@@ -162,15 +165,16 @@ class Stage(Observer):
                     f"{run.deployment} has started itself {self.cycle} times by the events that it "
                     "causes (--cycle)"
                 )
-                say("stopped", f"{run.name}: {run.problem}")
+                self.display.say("stopped", f"{run.name}: {run.problem}")
                 return
             self._unfinished += 1
+            self.display.add(run)
             self._runners.submit(self._run, run).add_done_callback(self._ended)
         if publications:
             names = " and ".join(str(each.event.name) for each in publications)
-            say("started", f"{run.name} by {names}")
+            self.display.say("started", f"{run.name} by {names}")
         else:
-            say("triggered", run.name)
+            self.display.say("triggered", run.name)
 
     def _run(self, run: Run) -> None:
         started = time.monotonic()
@@ -183,13 +187,14 @@ class Stage(Observer):
         except Exception as error:  # whatever it is, the others go on
             phase = "Error"
             run.problem = f"{type(error).__name__}: {error}"
-            say("error", f"{run.name}: {run.problem}")
+            self.display.say("error", f"{run.name}: {run.problem}")
         run.seconds = time.monotonic() - started
+        self.display.remove(run)
         run.phase = "Stopped" if self._stopping else phase
         if run.phase == "Failed":
-            show_output(run)
+            self.display.show_output(run)
         if not self._stopping:
-            say(run.phase.lower(), f"{run.name} after {run.seconds:.1f} s")
+            self.display.say(run.phase.lower(), f"{run.name} after {run.seconds:.1f} s")
 
     def _ended(self, _run: Future[None]) -> None:
         with self._changed:

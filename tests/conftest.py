@@ -21,6 +21,7 @@ import metaflow
 import pytest
 
 from rehearsal.cluster import Faults
+from rehearsal.display import Display
 from rehearsal.sensor import Sensor
 from rehearsal.stage import Stage
 
@@ -133,7 +134,7 @@ class Workbench:
 def bench(tmp_path: Path) -> Iterator[Workbench]:
     folder = tmp_path / "flows"
     folder.mkdir()
-    stage = QuietStage(tmp_path, tmp_path, Faults())
+    stage = QuietStage(tmp_path, tmp_path, Display(), Faults())
     with stage.cluster.serve():
         yield Workbench(folder, stage)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from conftest import ROOT, SECONDS_FOR_A_COMMAND
@@ -524,3 +526,29 @@ def test_what_only_a_cluster_can_do_is_named(tmp_path: Path) -> None:
         assert thing in named
         assert f"Not acted out: {thing}\n" in rehearsal.output
     assert any("the hook 'notify" in thing for thing in named), named
+
+
+def test_the_report_as_a_page_shows_who_starts_whom_and_needs_nothing_else(tmp_path: Path) -> None:
+    write_flows(tmp_path)
+    (tmp_path / "publish.py").write_text(
+        "from metaflow.integrations import ArgoEvent\nArgoEvent('<b>orphan').publish()\n"
+    )
+    script = CREATE_AND_TRIGGER + "python publish.py\n"
+    rehearsal = rehearse(tmp_path, script, "--report", os.fspath(tmp_path / "report.html"))
+    assert rehearsal.status == 1, rehearsal.output
+    page = (tmp_path / "report.html").read_text()
+    picture = ElementTree.fromstring(
+        page[page.index("<svg") : page.index("</svg>") + len("</svg>")]
+    )
+    boxes = {
+        group[0].text: (group[1].get("class"), *(text.text for text in group[2:]))
+        for group in picture.iter("g")
+    }
+    assert boxes == {
+        "foo.test.bar.upflow": ("box deployment good", "upflow", "1 run"),
+        "foo.test.bar.food": ("box event good", "food", "published once"),
+        "foo.test.bar.downflow": ("box deployment good", "downflow", "1 run"),
+        "<b>orphan": ("box event bad", "<b>orphan", "published, nobody heard it"),
+    }
+    assert "<li>Orphan: nobody heard &lt;b&gt;orphan" in page
+    assert not re.search(r"<script|<link|src=|https?:", page)
