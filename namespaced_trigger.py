@@ -149,7 +149,7 @@ class _Namespace(NamedTuple):
         """Return the namespace that `@project` gave the flow that is running."""
         project = metaflow.current.get("project_name")
         branch = metaflow.current.get("branch_name")
-        if not project or not branch:
+        if not project:
             raise NamespacedTriggerException(
                 "No flow with a project is running here, and an event without a project "
                 'would start the listeners of every branch. Put @project(name="my_project") '

@@ -18,7 +18,7 @@ METAFLOWS = (
     "ob-metaflow==2.19.39.1",
 )
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-TOOLS = ("boto3", "kubernetes", "hypothesis", "pytest", "pytest-xdist")
+TOOLS = ("boto3", "kubernetes", "hypothesis", "pyte", "pytest", "pytest-xdist")
 
 nox.options.error_on_missing_interpreters = False
 

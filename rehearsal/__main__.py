@@ -13,7 +13,7 @@ from typing import Any
 from . import why
 from .cluster import Faults
 from .display import Display
-from .stage import Stage, TimedOut
+from .stage import CannotRun, Stage, TimedOut
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -40,7 +40,9 @@ def rehearse() -> int:
         "--report",
         metavar="FILE",
         type=Path,
-        help="write the report: a page to FILE.html, else JSON",
+        action="append",
+        default=[],
+        help="write the report: a page to FILE.html, else JSON; may be given twice",
     )
     parser.add_argument(
         "--logs",
@@ -84,40 +86,51 @@ def rehearse() -> int:
     options = parser.parse_args()
     if not options.command:
         parser.error("there is no COMMAND. Write, for example: python -m rehearsal bash deploy.sh")
-    if options.report and not options.report.absolute().parent.is_dir():
-        parser.error(f"the folder of --report {options.report} is not there")
+    for path in options.report:
+        if not path.absolute().parent.is_dir():
+            parser.error(f"the folder of --report {path} is not there")
 
     for number in ENDING_SIGNALS:
         signal.signal(number, _interrupt)
+    try:
+        return _rehearse(options)
+    except OSError as error:  # there is no room on the disk, for example
+        print(f"rehearsal: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+
+
+def _rehearse(options: argparse.Namespace) -> int:
     logs = options.logs or Path(tempfile.mkdtemp(prefix="rehearsal-logs-"))
     logs.mkdir(parents=True, exist_ok=True)
     faults = Faults(options.webhook_status, options.fail_create)
-    with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
-        display = Display()
-        stage = Stage(Path(folder), logs, display, faults, options.timeout, options.cycle)
-        try:
-            status = stage.rehearse(options.command)
-        except OSError as error:
-            problem = f"rehearsal: {options.command[0]!r} cannot be run: {error.strerror}"
-            print(problem, file=sys.stderr)
-            return 127 if isinstance(error, FileNotFoundError) else 126
-        except TimedOut as timed_out:
-            print(
-                f"rehearsal: {timed_out} after {options.timeout:g} s; all that it started is "
-                "stopped",
-                file=sys.stderr,
-            )
-            status = 124  # as timeout(1) has it
-        except Interrupted as interrupted:
-            print("rehearsal: interrupted; all that it started is stopped", file=sys.stderr)
-            status = 128 + interrupted.number
-        finally:
-            if not options.logs and not any(logs.iterdir()):
-                logs.rmdir()
-        report = stage.report()
-    display.show("\n" + report.as_text() + "\n")
-    if options.report:
-        report.write(options.report)
+    display = Display()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
+            stage = Stage(Path(folder), logs, display, faults, options.timeout, options.cycle)
+            try:
+                status = stage.rehearse(options.command)
+            except CannotRun as problem:
+                print(f"rehearsal: {problem}", file=sys.stderr)
+                return problem.status
+            except TimedOut as problem:
+                print(
+                    f"rehearsal: {problem} after {options.timeout:g} s; all that it started is "
+                    "stopped",
+                    file=sys.stderr,
+                )
+                status = 124  # as timeout(1) has it
+            except Interrupted as interrupted:
+                print("rehearsal: interrupted; all that it started is stopped", file=sys.stderr)
+                status = 128 + interrupted.number
+            report = stage.report()
+        display.show(f"\n{report.as_text()}\n")
+        for path in options.report:
+            report.write(path)
+    finally:
+        if not options.logs and not any(logs.iterdir()):
+            logs.rmdir()
     return status or int(bool(report.problems))
 
 

@@ -36,7 +36,7 @@ _XML_UPLOAD = (
 )
 _XML_COMPLETE = b"<CompleteMultipartUploadResult/>"
 _XML_NO_KEY = b"<Error><Code>NoSuchKey</Code></Error>"
-_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # an RFC 1123 subdomain
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # an RFC 1123 subdomain
 _NAME_SUFFIX = string.ascii_lowercase + string.digits
 
 
@@ -336,36 +336,47 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, json.dumps(content).encode(), "application/json")
 
     def _kubernetes(self, body: bytes, namespace: str, plural: str, name: str | None) -> None:
-        cluster = self.server.cluster
         try:
-            if self.command == "GET" and name is None:
-                items = cluster.list_all(namespace, plural)
-                self._answer_json(200, {"kind": "List", "metadata": {}, "items": items})
-            elif self.command == "GET" and name:
-                self._answer_json(200, cluster.get(namespace, plural, name))
-            elif self.command == "POST" and name is None:
-                self._answer_json(201, cluster.create(namespace, plural, json.loads(body)))
-            elif self.command == "PUT" and name:
-                item = cluster.replace(namespace, plural, name, json.loads(body))
-                self._answer_json(200, item)
-            elif self.command == "PATCH" and name:
-                self._answer_json(200, cluster.patch(namespace, plural, name, json.loads(body)))
-            elif self.command == "DELETE" and name:
-                self._answer_json(200, cluster.delete(namespace, plural, name))
-            else:
-                raise Refused(405, "MethodNotAllowed", f"{self.command} {self.path}")
+            self._answer_kubernetes(body, namespace, plural, name)
         except Refused as refused:
-            self._answer_json(
-                refused.status,
-                {
-                    "kind": "Status",
-                    "apiVersion": "v1",
-                    "status": "Failure",
-                    "reason": refused.reason,
-                    "message": str(refused),
-                    "code": refused.status,
-                },
-            )
+            self._answer_refusal(refused)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            problem = f"the object is not one that Metaflow makes ({type(error).__name__}: {error})"
+            self._answer_refusal(Refused(400, "BadRequest", problem))
+
+    def _answer_kubernetes(
+        self, body: bytes, namespace: str, plural: str, name: str | None
+    ) -> None:
+        cluster = self.server.cluster
+        if self.command == "GET" and name is None:
+            items = cluster.list_all(namespace, plural)
+            self._answer_json(200, {"kind": "List", "metadata": {}, "items": items})
+        elif self.command == "GET" and name:
+            self._answer_json(200, cluster.get(namespace, plural, name))
+        elif self.command == "POST" and name is None:
+            self._answer_json(201, cluster.create(namespace, plural, json.loads(body)))
+        elif self.command == "PUT" and name:
+            item = cluster.replace(namespace, plural, name, json.loads(body))
+            self._answer_json(200, item)
+        elif self.command == "PATCH" and name:
+            self._answer_json(200, cluster.patch(namespace, plural, name, json.loads(body)))
+        elif self.command == "DELETE" and name:
+            self._answer_json(200, cluster.delete(namespace, plural, name))
+        else:
+            raise Refused(405, "MethodNotAllowed", f"{self.command} {self.path}")
+
+    def _answer_refusal(self, refused: Refused) -> None:
+        self._answer_json(
+            refused.status,
+            {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "status": "Failure",
+                "reason": refused.reason,
+                "message": str(refused),
+                "code": refused.status,
+            },
+        )
 
     def _webhook(self, body: bytes) -> None:
         if self.command != "POST":

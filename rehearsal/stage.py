@@ -28,6 +28,14 @@ _PREFIXES_LEFT_OUT = (
 _KEPT = ("METAFLOW_USER",)
 
 
+class CannotRun(Exception):
+    """A command that cannot be run, with the exit status that a shell has for it."""
+
+    def __init__(self, command: str, error: OSError) -> None:
+        super().__init__(f"{command!r} cannot be run: {error.strerror}")
+        self.status = 127 if isinstance(error, FileNotFoundError) else 126
+
+
 class TimedOut(Exception):
     """A rehearsal that took longer than it may."""
 
@@ -79,8 +87,8 @@ class Stage(Observer):
 
         Raises
         ------
-        OSError
-            Where the command cannot be run.
+        CannotRun
+            Where the command is not there, or is no command.
         TimedOut
             Where something has not ended in time. All of it is stopped by then.
         """
@@ -88,7 +96,10 @@ class Stage(Observer):
         processes: list[subprocess.Popen[bytes]] = []
         with self.cluster.serve(), self.display.updates():
             try:
-                processes.append(self.display.start(command, self.environment))
+                try:
+                    processes.append(self.display.start(command, self.environment))
+                except OSError as error:
+                    raise CannotRun(command[0], error) from error
                 status = processes[0].wait(_left(deadline))
                 self.display.show_the_rest()
                 with self._changed:

@@ -29,6 +29,7 @@ def config(**values: object) -> tuple[str, ...]:
     [
         ('name="foo"', config(branch="bar", production=True), "foo.prod.bar.food"),
         ('name="foo"', config(branch="bar"), "foo.test.bar.food"),
+        ('name="foo"', config(branch="bar", product="x", region="y"), "foo.test.bar.food"),
         ('name="foo"', config(production=True), "foo.prod.food"),
         ('name="foo"', (), "foo.user.alice.food"),
         ('name="foo", branch="bar"', (), "foo.test.bar.food"),
@@ -153,7 +154,10 @@ def test_a_plain_config_counts(bench: Workbench, parser: str) -> None:
     source = LISTENER.format(project='name="foo"').replace(
         ", default_value={}", ", plain=True" + parser
     )
-    assert bench.listened(bench.flow(source), *config(branch="bar")) == ["foo.test.bar.food"]
+    flow = bench.flow(source, start="print('seen as', type(self.project).__name__)")
+    assert bench.listened(flow, *config(branch="bar")) == ["foo.test.bar.food"]
+    result = bench.run(flow, *config(branch="bar"), "--datastore", "local", "run")
+    assert f"seen as {'dict' if parser else 'str'}\n" in result.stdout
 
 
 def test_options_are_handed_to_trigger(bench: Workbench) -> None:

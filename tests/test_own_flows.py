@@ -123,6 +123,22 @@ def test_mapped_parameters_arrive_with_their_types(
     assert f" {shown}\n" in output_of(rehearsal, "Downstream")
 
 
+@pytest.mark.parametrize(
+    "mapping", ['{"count": "n", "other": "text"}', '[("count", "n"), ("other", "text"), "text"]']
+)
+def test_a_mapping_takes_the_keys_of_the_payload_that_it_names(
+    tmp_path: Path, mapping: str
+) -> None:
+    publish = PUBLISH.format("food", {"n": 7, "count": 1, "text": "x"}) + "\n"
+    write(tmp_path, "Upstream", start=publish + PUBLISH.format("drink", {"n": 8, "flag": True}))
+    events = f'@trigger(events=[{{"name": "food", "parameters": {mapping}}}, "drink"])'
+    write(tmp_path, "Downstream", events, PARAMETERS, SHOW)
+    rehearsal = deploy_and_trigger(tmp_path, "Downstream")
+    assert rehearsal.status == 0, rehearsal.output
+    text = "x" if mapping.startswith("[") else "unset"
+    assert f" '{text}' 7 0.5 False {{}} 'x'\n" in output_of(rehearsal, "Downstream")
+
+
 def test_an_event_without_a_required_parameter_starts_nothing(tmp_path: Path) -> None:
     write(tmp_path, "Upstream", start=PUBLISH.format("food", {"text": "x"}))
     write(tmp_path, "Downstream", '@trigger(event="food")', PARAMETERS, SHOW)

@@ -205,8 +205,8 @@ def test_a_script_without_a_namespace_publishes_nothing(bench: Workbench, webhoo
     ("payload", "warning"),
     [
         (
-            '{"a": "x" * 100_000}',
-            "the payload of 'foo.prod.food' has 100,009 bytes. One of more than 128 KiB cannot "
+            '{"a": "x" * 99_992}',
+            "the payload of 'foo.prod.food' has 100,001 bytes. One of more than 128 KiB cannot "
             "reach the pod; put the data into a file, and its path into the payload.",
         ),
         (
@@ -225,6 +225,16 @@ def test_a_payload_that_arrives_changed_warns(
     assert len(webhook.requests) == 1
     assert result.stderr.count("Namespaced trigger warning: ") == 1
     assert warning in result.stderr
+
+
+@pytest.mark.parametrize("payload", ['{"a": "x" * 99_991}', '{"a": [2**53, -(2**53), 0.5]}'])
+def test_a_payload_that_arrives_as_it_is_does_not_warn(
+    bench: Workbench, webhook: Webhook, payload: str
+) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    result = publish_from_a_script(bench, f'"food", {payload}, project="foo", production=True')
+    assert len(webhook.requests) == 1
+    assert "warning" not in result.stderr
 
 
 def test_a_flow_without_a_project_publishes_nothing(bench: Workbench, webhook: Webhook) -> None:

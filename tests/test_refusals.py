@@ -108,7 +108,8 @@ MISTAKES = {
         value='{"branch": "Feature-1"}',
     ),
     "a branch that is too long": Mistake(
-        "Branch name is too long. The maximum is 128 characters.",
+        'Branch name is too long. The maximum is 128 characters. Write the name "foo" with the '
+        f'branch "{"b" * 128}".',
         value=f'{{"branch": "{"b" * 129}"}}',
     ),
     "a branch that is a number": Mistake(
@@ -142,6 +143,9 @@ MISTAKES = {
     ),
     "a transposition in the config": Mistake(
         "The config 'project' has the key 'nmae'", value='{"nmae": "foo"}'
+    ),
+    "two letters left out in the config": Mistake(
+        "The config 'project' has the key 'brnc'", value='{"brnc": "bar"}'
     ),
     "an expression without a value": Mistake(
         "An argument of @project is a config expression that cannot be evaluated "
@@ -295,6 +299,10 @@ MISTAKES = {
         "config_name is the name of a Config, and None is not.",
         arguments='event="food", config_name=None',
     ),
+    "an empty config_name": Mistake(
+        "config_name is the name of a Config, and '' is not.",
+        arguments='event="food", config_name=""',
+    ),
     "an argument without a value": Mistake(
         "An argument of @namespaced_trigger is a config expression that cannot be evaluated "
         "(AttributeError: event). Give the config a value for it.",
@@ -303,6 +311,9 @@ MISTAKES = {
     "no argument's name": Mistake(
         f"@namespaced_trigger takes its arguments by name, and got 'food' without one. {EITHER}",
         arguments='"food"',
+    ),
+    "two arguments without names": Mistake(
+        "takes its arguments by name, and got 'food' without one.", arguments='"food", "drink"'
     ),
     "an unknown argument": Mistake(
         "@namespaced_trigger has no argument 'evnt'. Write event=. It takes event, events, "

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import textwrap
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pyte
 import pytest
 from conftest import ROOT, SECONDS_FOR_A_COMMAND
 
@@ -552,3 +558,77 @@ def test_the_report_as_a_page_shows_who_starts_whom_and_needs_nothing_else(tmp_p
     }
     assert "<li>Orphan: nobody heard &lt;b&gt;orphan" in page
     assert not re.search(r"<script|<link|src=|https?:", page)
+
+
+def test_two_rehearsals_at_once_do_not_meet(tmp_path: Path) -> None:
+    rehearsals: dict[str, Rehearsal] = {}
+
+    def run(name: str) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        write_flows(folder, publish=f'namespaced_trigger.raise_event("food", {{"a": "{name}"}})')
+        rehearsals[name] = rehearse(folder, CREATE_AND_TRIGGER)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for rehearsal in rehearsals.values():
+        assert rehearsal.status == 0, rehearsal.output
+        assert len(rehearsal.report["runs"]) == 2
+        assert len(rehearsal.report["events"]) == 1
+
+
+@pytest.mark.parametrize("kilobytes", [0, 4])
+def test_a_full_disk_ends_the_rehearsal_with_a_message(tmp_path: Path, kilobytes: int) -> None:
+    write_flows(tmp_path)
+    script = f'ulimit -f {kilobytes}; exec "$0" -m rehearsal bash -c "$1"'
+    process = subprocess.run(
+        ["bash", "-c", script, sys.executable, CREATE_AND_TRIGGER],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "TMPDIR": os.fspath(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_FOR_A_COMMAND,
+    )
+    assert process.returncode not in (0, -signal.SIGXFSZ)
+    assert "File too large" in process.stderr
+    assert "rehearsal/__main__.py" not in process.stderr  # in a traceback of its own
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["down.py", "up.py"]
+
+
+def test_a_terminal_shows_a_line_for_each_run_that_has_not_ended(tmp_path: Path) -> None:
+    write_flows(tmp_path, publish="__import__('time').sleep(2)")
+    script = "python up.py argo-workflows create; python up.py argo-workflows trigger; echo end"
+    reading, writing = os.openpty()
+    size = struct.pack("HHHH", 40, 120, 0, 0)
+    fcntl.ioctl(writing, termios.TIOCSWINSZ, size)
+    with subprocess.Popen(
+        [sys.executable, "-m", "rehearsal", "bash", "-c", script],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.fspath(ROOT),
+            "TMPDIR": os.fspath(tmp_path),
+            "TERM": "xterm",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+    ) as process:
+        os.close(writing)
+        screen = pyte.Screen(120, 40)
+        stream = pyte.ByteStream(screen)
+        seen: set[str] = set()
+        with contextlib.suppress(OSError):  # what Linux says at the end
+            while chunk := os.read(reading, 65536):
+                stream.feed(chunk)
+                seen.update(line.split()[0] for line in screen.display if " s  foo." in line)
+        os.close(reading)
+        assert process.wait() == 0
+    shown = [line.rstrip() for line in screen.display]
+    assert "running" in seen
+    assert "end" in shown  # what the command has printed
+    assert not any(line.startswith("  ") for line in shown), shown
+    assert sum("succeeded foo." in line for line in shown) == 1

@@ -158,3 +158,13 @@ def test_a_sensor_that_an_event_satisfies_is_found_among_all(case: dict[str, Any
     given = Event.parse(case["body"].encode())
     satisfied = {sensor.name for sensor in sensors if sensor.satisfied_by(given)}
     assert satisfied <= {sensor.name for sensor in sensors.waiting_for(given)}
+
+
+def test_an_event_is_given_only_to_the_sensors_that_wait_for_its_name() -> None:
+    sensors = Sensors()
+    for manifest in VECTORS["sensors"].values():
+        sensors.add(Sensor.parse(manifest))
+    assert sensors.waiting_for(event(name="nobody's")) == []
+    assert sensors.waiting_for(event(name=["food"])) == []
+    (pair,) = sensors.waiting_for(event(name="foo.prod.bar.drink"))
+    assert pair.name == "pairlistener"
