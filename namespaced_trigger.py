@@ -438,16 +438,17 @@ def _flow_state(mutable_flow: Any, item: str) -> Any:
     """Return what Metaflow keeps of a flow class and does not show in MutableFlow."""
     # Metaflow 2.19.10 renamed the enumeration of the items, and keeps the case of configs.
     items = getattr(flowspec, "FlowStateItems", None) or flowspec._FlowState
-    return mutable_flow._flow_cls._flow_state[items[item]]
+    return mutable_flow._flow_cls._flow_state.get(items[item], {})
 
 
 def _flow_configs(mutable_flow: Any) -> dict[str, Any]:
     """Return the flow's configs by name, None for one without a value."""
-    try:
-        return dict(mutable_flow.configs)
-    except AttributeError:
-        # Before Metaflow 2.19 a config without a value makes MutableFlow.configs fail.
-        return dict(_flow_state(mutable_flow, "CONFIGS"))
+    # Before Metaflow 2.19 a config without a value makes MutableFlow.configs fail. From
+    # 2.19.10 on a value has a flag beside it, whether it is plain.
+    return {
+        name: value[0] if isinstance(value, tuple) else value
+        for name, value in _flow_state(mutable_flow, "CONFIGS").items()
+    }
 
 
 def _config_key(name: str) -> str:
@@ -457,14 +458,6 @@ def _config_key(name: str) -> str:
 
 # What an event may be: a name, a dict of EVENT_KEYS, or a function that returns one.
 Event = str | Mapping[str, Any] | Callable[..., Any]
-
-
-class _Loaded(NamedTuple):
-    """What loading a flow did to it, for the next Deployer of it in this process."""
-
-    own_project: dict[str, Any]
-    placed_project: dict[str, Any]
-    placed_events: Any
 
 
 class namespaced_trigger(metaflow.FlowMutator):
@@ -506,6 +499,8 @@ class namespaced_trigger(metaflow.FlowMutator):
     ...     project = Config("project", default_value={})
     """
 
+    _namespace: _Namespace | None = None
+
     if TYPE_CHECKING:
 
         def __init__(
@@ -518,23 +513,15 @@ class namespaced_trigger(metaflow.FlowMutator):
             show_warnings: bool = True,
         ) -> None: ...
 
-    else:
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._loaded: dict[type, _Loaded] = {}
-            self._namespace: _Namespace | None = None
-
     def __call__(self, flow_spec: Any = None) -> Any:
-        """Decorate the flow; Metaflow calls this without a flow to start it."""
+        """Decorate the flow."""
         flow = super().__call__(flow_spec)
-        if flow_spec is not None:
-            config_name = self._kwargs.get("config_name", "project")
-            for value in (value for base in flow.__mro__ for value in vars(base).values()):
-                if not isinstance(value, metaflow.Config) or value.name != config_name:
-                    continue
-                if not value.kwargs.get("plain") and not isinstance(value.parser, _MappingParser):
-                    value.parser = _MappingParser(config_name, value.parser or json.loads)
+        config_name = self._kwargs.get("config_name", "project")
+        for value in (value for base in flow.__mro__ for value in vars(base).values()):
+            if not isinstance(value, metaflow.Config) or value.name != config_name:
+                continue
+            if not value.kwargs.get("plain") and not isinstance(value.parser, _MappingParser):
+                value.parser = _MappingParser(config_name, value.parser or json.loads)
         return flow
 
     def external_init(self) -> None:
@@ -567,17 +554,14 @@ class namespaced_trigger(metaflow.FlowMutator):
     def _namespace_flow(self, mutable_flow: Any) -> None:
         """Replace `@project` by the config's values and add `@trigger`."""
         self._take_arguments()
-        loaded = self._loaded.get(mutable_flow._flow_cls)
-        self._refuse_other_triggers(mutable_flow, loaded)
+        self._refuse_other_triggers(mutable_flow)
         config = self._config(mutable_flow)
-        own_project = self._own_project(mutable_flow, loaded)
-        values = self._project_values(config or {}, own_project)
+        values = self._project_values(config or {}, self._own_project(mutable_flow))
         self._namespace = _Namespace.of(values["name"], values["branch"], values["production"])
         self._refuse_flags(config, values)
         self._warn_of_another_owner(self._namespace)
         self._place_project(mutable_flow, values)
-        events = self._place_trigger(mutable_flow, self._namespace)
-        self._loaded[mutable_flow._flow_cls] = _Loaded(own_project, values, events)
+        self._place_trigger(mutable_flow, self._namespace)
 
     def mutate(self, mutable_flow: Any) -> None:
         """Check that `@project` gave the flow the namespace that it listens in."""
@@ -645,12 +629,10 @@ class namespaced_trigger(metaflow.FlowMutator):
         self._config_name: str = config_name
         self._show_warnings: bool = show_warnings
 
-    def _refuse_other_triggers(self, mutable_flow: Any, loaded: _Loaded | None) -> None:
-        for name, _, _, attributes in list(mutable_flow.decorator_specs):
+    def _refuse_other_triggers(self, mutable_flow: Any) -> None:
+        for name, *_ in mutable_flow.decorator_specs:
             if name in ("trigger", "trigger_on_finish"):
-                if not loaded or attributes.get("events") is not loaded.placed_events:
-                    raise self._other_trigger(f"@{name}")
-                mutable_flow.remove_decorator(name)
+                raise self._other_trigger(f"@{name}")
 
     @staticmethod
     def _other_trigger(other: str) -> NamespacedTriggerException:
@@ -699,12 +681,10 @@ class namespaced_trigger(metaflow.FlowMutator):
                     f"ignored. Write {meant!r}, or choose a name that is less like it."
                 )
 
-    def _own_project(self, mutable_flow: Any, loaded: _Loaded | None) -> dict[str, Any]:
+    def _own_project(self, mutable_flow: Any) -> dict[str, Any]:
         """Return what the flow's own `@project` says, config expressions evaluated."""
         for name, _, _, attributes in mutable_flow.decorator_specs:
             if name == "project":
-                if loaded and attributes == loaded.placed_project:
-                    return loaded.own_project
                 return _evaluate("@project", attributes)
         return {}
 
@@ -785,8 +765,7 @@ class namespaced_trigger(metaflow.FlowMutator):
             metaflow.project, deco_kwargs=values, duplicates=mutable_flow.ERROR
         )
 
-    def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> Any:
-        """Add `@trigger`, and return the events that it got."""
+    def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> None:
         names: list[str] = []  # of this deployment, to find the same name twice
         events: Any
         if callable(self._events):
@@ -805,7 +784,6 @@ class namespaced_trigger(metaflow.FlowMutator):
         mutable_flow.add_decorator(
             metaflow.trigger, deco_kwargs=arguments, duplicates=mutable_flow.ERROR
         )
-        return events
 
     def _listen(self, event: Any, own: _Namespace, names: list[str]) -> Any:
         """Return what `@trigger` takes for an event, its name in its namespace."""

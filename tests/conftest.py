@@ -140,6 +140,37 @@ def bench(tmp_path: Path) -> Iterator[Workbench]:
 
 
 @dataclass
+class Rehearsal:
+    status: int
+    output: str
+    report: dict[str, Any]
+
+    @property
+    def table(self) -> list[str]:
+        return self.output.partition("\n\nEVENT ")[2].partition("\n\n")[0].splitlines()
+
+
+def rehearse(folder: Path, script: str, *options: str, **variables: str) -> Rehearsal:
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), **variables}
+    report = folder / "report.json"
+    options = ("--report", os.fspath(report), *options)
+    if "--logs" not in options and "TMPDIR" not in variables:
+        options = ("--logs", os.fspath(folder / "logs"), *options)
+    process = subprocess.run(
+        [sys.executable, "-m", "rehearsal", *options, "bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS_FOR_A_COMMAND,
+    )
+    content = json.loads(report.read_text()) if report.exists() else {}
+    return Rehearsal(process.returncode, process.stdout, content)
+
+
+@dataclass
 class Webhook:
     """A webhook that records what it was sent, and answers as it was told to."""
 

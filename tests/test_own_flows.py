@@ -6,8 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import VERSION
-from test_rehearsal import Rehearsal, rehearse
+from conftest import VERSION, Rehearsal, rehearse
 
 FLOW = """
 from metaflow import *

@@ -256,8 +256,8 @@ MISTAKES = {
         arguments='event={"parameters": {}}',
     ),
     "an unknown key of an event": Mistake(
-        "The event {'name': 'food', 'params': {}} has the key 'params'.",
-        arguments='event={"name": "food", "params": {}}',
+        "The event {'name': 'food', 'params': {}, 'other': 1} has the key 'params'.",
+        arguments='event={"name": "food", "params": {}, "other": 1}',
     ),
     "a name that is no text": Mistake(
         "The name of an event is text, and 5 is not.", arguments='event={"name": 5}'
