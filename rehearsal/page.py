@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _COLUMN, _ROW = 330, 64
 _WIDTH, _HEIGHT = 250, 46
 _MARGIN, _TITLE = 24, 30
-_CHARACTERS = 34  # that fit into a box
+_CHARACTERS = 32  # that fit into a box
 
 _GOOD, _BAD, _IDLE = "good", "bad", "idle"
 
@@ -138,17 +139,10 @@ def _place(nodes: Mapping[str, _Node]) -> None:
     for key, node in nodes.items():
         for after in node.after:
             before[after].append(key)
-
-    def column(key: str, path: frozenset[str]) -> int:
-        # A cycle is cut where it closes.
-        earlier = [each for each in before[key] if each not in path]
-        return max((column(each, path | {each}) + 1 for each in earlier), default=0)
-
-    for key, node in nodes.items():
+    for key in _order(before):
         # Events stand in the odd columns, also those that nobody published.
-        node.column = column(key, frozenset([key])) or int(node.kind == "event")
-        if node.kind == "deployment" and node.column % 2:
-            node.column += 1
+        first = int(nodes[key].kind == "event")
+        nodes[key].column = max((nodes[each].column + 1 for each in before[key]), default=first)
     row = 0
     for namespace in _namespaces(nodes.values()):
         rows: dict[int, int] = {}
@@ -157,6 +151,16 @@ def _place(nodes: Mapping[str, _Node]) -> None:
                 node.row = row + rows.get(node.column, 0)
                 rows[node.column] = rows.get(node.column, 0) + 1
         row += max(rows.values())
+
+
+def _order(before: dict[str, list[str]]) -> list[str]:
+    """Return the nodes with those first that lead to others; cycles are cut open."""
+    while True:
+        try:
+            return list(TopologicalSorter(before).static_order())
+        except CycleError as error:
+            *_, last, first = error.args[1]
+            before[first].remove(last)
 
 
 def _namespaces(nodes: Iterable[_Node]) -> list[str]:
@@ -188,14 +192,21 @@ def _picture(nodes: Mapping[str, _Node]) -> str:
     for node in nodes.values():
         for after in node.after:
             other = nodes[after]
-            x, y = left(node) + _WIDTH, top(node) + _HEIGHT // 2
-            to_x, to_y = left(other), top(other) + _HEIGHT // 2
-            bend = max(40, abs(to_x - x) // 2)
-            state = _GOOD if _GOOD in (node.state, other.state) and node.state != _IDLE else _IDLE
+            state = _IDLE if _IDLE in (node.state, other.state) else _GOOD
+            if other.column > node.column:
+                x, y = left(node) + _WIDTH, top(node) + _HEIGHT // 2
+                to_x, to_y = left(other), top(other) + _HEIGHT // 2
+                middle = (x + to_x) // 2
+                curve = f"C{middle} {y} {middle} {to_y} {to_x} {to_y}"
+                head = f"M{to_x - 6} {to_y - 4} L{to_x} {to_y} L{to_x - 6} {to_y + 4}"
+            else:  # back to where a cycle begins, from below and to below
+                x, y = left(node) + _WIDTH // 2, top(node) + _HEIGHT
+                to_x, to_y = left(other) + _WIDTH // 2, top(other) + _HEIGHT
+                lowest = max(y, to_y) + _ROW // 2
+                curve = f"C{x} {lowest} {to_x} {lowest} {to_x} {to_y}"
+                head = f"M{to_x - 4} {to_y + 6} L{to_x} {to_y} L{to_x + 4} {to_y + 6}"
             parts.append(
-                f'<path class="edge {state}" d="M{x} {y} C{x + bend} {y} {to_x - bend} {to_y} '
-                f'{to_x - 6} {to_y}"/><path class="edge" d="M{to_x - 6} {to_y - 4} L{to_x} {to_y} '
-                f'L{to_x - 6} {to_y + 4}"/>'
+                f'<path class="edge {state}" d="M{x} {y} {curve}"/><path class="edge" d="{head}"/>'
             )
     for node in nodes.values():
         corner = _HEIGHT // 2 if node.kind == "event" else 6

@@ -157,12 +157,13 @@ def test_other_requests_of_the_process_are_redirected_as_before(
     bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
     webhook.status = 302
     (bench.folder / "script.py").write_text(
-        SCRIPT.format(call='"food", project="foo", branch="bar"')
+        SCRIPT.format(call='"food", project="foo", branch="bar"') * 2
         + "import urllib.request\n"
         + f"print(urllib.request.urlopen({webhook.url + '/other'!r}, data=b'{{}}').status)\n"
     )
     result = bench.run("script.py")
-    assert result.stdout == "id: None\n200\n", result.output
+    assert result.stdout == "id: None\nid: None\n200\n", result.output
+    assert [path for request in webhook.requests for path in request if path == "GET"] == ["GET"]
 
 
 @pytest.mark.parametrize(

@@ -401,8 +401,10 @@ def test_what_a_run_prints_is_kept_in_a_file_that_the_report_names(tmp_path: Pat
 def test_a_cycle_is_stopped_with_a_message(tmp_path: Path) -> None:
     again = "namespaced_trigger.raise_event('food', safe_publish=True)"
     write_flows(tmp_path, body=again)
-    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, "--cycle", "2")
+    page = tmp_path / "report.html"
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, "--cycle", "2", "--report", str(page))
     assert rehearsal.status == 1
+    assert "1 of 3 runs failed" in page.read_text()
     phases = [(run["flow"], run["phase"]) for run in rehearsal.report["runs"]]
     assert phases == [
         ("UpFlow", "Succeeded"),
