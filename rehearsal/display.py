@@ -7,6 +7,7 @@ is kept up to date. Elsewhere there are plain lines only.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ class Display:
     """Prints what happens, a whole text at a time, to the standard output."""
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # which may not have every character
+            sys.stdout.reconfigure(errors="backslashreplace")
         self._is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self._runs: dict[str, tuple[Run, float]] = {}  # those that have not ended, since when
         self._lines = 0  # how many of their lines stand above the cursor
@@ -45,7 +48,7 @@ class Display:
 
     def show_output(self, run: Run) -> None:
         """Print what a run has printed."""
-        lines = run.log.read_text(errors="replace").splitlines()
+        lines = run.log.read_text("utf-8", errors="replace").splitlines()
         self.show("".join(f"[{run.name}] {line}\n" for line in lines))
 
     def add(self, run: Run) -> None:

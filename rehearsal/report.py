@@ -151,9 +151,9 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the report to a file: a page where it ends in .html, else for machines."""
         if path.suffix == ".html":
-            path.write_text(as_page(self))
+            path.write_text(as_page(self), encoding="utf-8")
         else:
-            path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+            path.write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
 
     def _heard(self, publication: Publication) -> list[tuple[str, str]]:
         runs = [self.runs[name] for name in publication.started if name in self.runs]
