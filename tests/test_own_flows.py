@@ -109,7 +109,7 @@ SHOW = "print(*map(repr, (self.text, self.count, self.ratio, self.flag, self.dat
             {"text": 'a "b" c', "count": 41, "ratio": 2.5, "flag": True, "data": {"k": [1]}},
             """'a "b" c' 41 2.5 True {'k': [1]} 'default'""",
         ),
-        ({"count": 3.0, "other": ""}, "'unset' 3 0.5 False {} ''"),
+        ({"count": 3.0, "other": "5", "data": []}, "'unset' 3 0.5 False [] '5'"),
     ],
 )
 def test_mapped_parameters_arrive_with_their_types(
