@@ -403,6 +403,8 @@ def test_what_a_function_returns_at_deployment_is_refused_in_one_message(
     assert result.status == 1, result.output
     assert "Namespaced trigger error:" in result.message
     assert message in result.message
-    assert "Traceback" not in result.output
+    # Python 3.13 says that Metaflow does not close the code package that it has begun.
+    left_open = result.output.count("Exception ignored in: <gzip")
+    assert result.output.count("Traceback") == left_open
     assert not bench.sensors
     assert not bench.stage.cluster.list_all("default", "workflowtemplates")
