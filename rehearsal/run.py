@@ -73,7 +73,7 @@ class UnknownTemplate(Exception):
     """A WorkflowTemplate that was not compiled as this rehearsal knows it."""
 
 
-@dataclass
+@dataclass(eq=False)  # each is itself; and one that never started has no process
 class Run:
     """A Workflow's run and how it ended."""
 
