@@ -90,13 +90,15 @@ def _graph(report: Report) -> dict[str, _Node]:
     nodes: dict[str, _Node] = {}
 
     def deployment(name: str) -> _Node:
-        runs = [run for run in report.runs.values() if run.deployment == name]
-        failed = [run for run in runs if run in report.failures]
-        state = _BAD if failed else _GOOD if runs else _IDLE
-        note = f"{len(failed)} of {len(runs)} runs failed" if failed else _count(len(runs), "run")
-        node = nodes.setdefault(f"deployment {name}", _Node(name, "deployment", ""))
-        node.namespace, node.state, node.note = report.namespaces.get(name, ""), state, note
-        return node
+        key = f"deployment {name}"
+        if key not in nodes:
+            runs = [run for run in report.runs.values() if run.deployment == name]
+            failed = [run for run in report.failures if run.deployment == name]
+            state = _BAD if failed else _GOOD if runs else _IDLE
+            count = _count(len(runs), "run")
+            note = f"{len(failed)} of {len(runs)} runs failed" if failed else count
+            nodes[key] = _Node(name, "deployment", report.namespaces.get(name, ""), state, note)
+        return nodes[key]
 
     def event(name: str) -> _Node:
         found = [space for space in report.namespaces.values() if name.startswith(f"{space}.")]
