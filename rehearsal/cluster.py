@@ -56,6 +56,7 @@ class Publication:
     event: Event
     publisher: str | None  # the Workflow that published it, None for the command
     listeners: list[str] = field(default_factory=list)  # sensors that heard it
+    dropped: dict[str, str] = field(default_factory=dict)  # sensors that wait for its name, why
     started: list[str] = field(default_factory=list)  # Workflows that it started
     lost: dict[str, str] = field(default_factory=dict)  # sensors that could not start one, why
 
@@ -215,8 +216,10 @@ class Cluster:
         with self._lock:
             self._publication_of[id(event)] = publication
             for sensor in self.sensors.waiting_for(event):
-                if sensor.subscribes and sensor.satisfied_by(event):
-                    publication.listeners.append(sensor.name)
+                if reason := sensor.reason_to_drop(event):
+                    publication.dropped[sensor.name] = reason
+                    continue
+                publication.listeners.append(sensor.name)
                 try:
                     decision = sensor.receive(event)
                 except UnknownToSensor as unknown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ AUTOMATIC_KEY = "auto-generated-by-metaflow"
 NEAREST_NAME = 0.6
 
 
-def is_automatic(publication: Publication) -> bool:
-    """Whether Metaflow published the event by itself, after a step."""
-    return AUTOMATIC_KEY in publication.event.payload
+def is_told(publication: Publication) -> bool:
+    """Whether somebody asked for the event: published it, or waits for Metaflow to do so."""
+    return bool(
+        AUTOMATIC_KEY not in publication.event.payload
+        or publication.listeners
+        or publication.dropped
+    )
 
 
 class Report:
@@ -35,9 +40,7 @@ class Report:
         templates: Sequence[Mapping[str, Any]],
         refusals: Sequence[str],
     ) -> None:
-        self.publications = [
-            each for each in publications if each.listeners or not is_automatic(each)
-        ]
+        self.publications = [each for each in publications if is_told(each)]
         self.runs = {run.name: run for run in runs}
         self.sensors = {sensor.name: sensor for sensor in sensors}
         self.templates = templates
@@ -53,17 +56,17 @@ class Report:
             for thing in sensor.not_acted_out
         ]
 
-    @property
+    @cached_property
     def orphans(self) -> list[Publication]:
         """The events that nobody heard."""
         return [each for each in self.publications if not each.listeners]
 
-    @property
+    @cached_property
     def failures(self) -> list[Run]:
         """The runs that did not succeed, or did not end."""
         return [run for run in self.runs.values() if run.phase != "Succeeded"]
 
-    @property
+    @cached_property
     def problems(self) -> list[str]:
         """Everything that fails the rehearsal, a line each."""
         return [
@@ -86,7 +89,7 @@ class Report:
             ),
         ]
 
-    @property
+    @cached_property
     def namespaces(self) -> dict[str, str]:
         """The deployments by name, and the namespace of each, "" for one without a project."""
         return {template["metadata"]["name"]: _namespace(template) for template in self.templates}
@@ -127,6 +130,7 @@ class Report:
                     "name": each.event.name,
                     "publisher": each.publisher,
                     "listeners": each.listeners,
+                    "dropped": each.dropped,
                     "started": each.started,
                     "lost": each.lost,
                 }
@@ -163,7 +167,15 @@ class Report:
             sensor = self.sensors.get(name)
             if sensor and sensor.deployment not in started:
                 heard.append((sensor.deployment, _waiting(sensor, publication)))
+        heard += [
+            (self._deployment(sensor), f"drops it: {reason}")
+            for sensor, reason in publication.dropped.items()
+            if publication.listeners
+        ]
         return heard
+
+    def _deployment(self, sensor: str) -> str:
+        return self.sensors[sensor].deployment if sensor in self.sensors else sensor
 
     def _orphan(self, publication: Publication) -> str:
         listened = {
@@ -172,26 +184,19 @@ class Report:
             for name in sensor.event_names
         }
         name = str(publication.event.name)
+        if publication.dropped:
+            reasons = [
+                f"{self._deployment(each)} {why}" for each, why in publication.dropped.items()
+            ]
+            return f"Orphan: nobody heard {name}; {', '.join(reasons)}"
         if name in listened:
-            return f"Orphan: nobody heard {name}; {self._why_not(publication)}"
+            return f"Orphan: nobody heard {name}; its listener was deployed afterwards"
         for nearest in difflib.get_close_matches(name, listened, n=1, cutoff=NEAREST_NAME):
             return (
                 f"Orphan: nobody heard {name}; the nearest name that somebody listens to is "
                 f"{nearest} ({listened[nearest]})"
             )
         return f"Orphan: nobody heard {name}" + ("" if listened else "; nobody listens at all")
-
-    def _why_not(self, publication: Publication) -> str:
-        for sensor in self.sensors.values():
-            for dependency in sensor.dependencies:
-                if dependency.event_name != publication.event.name:
-                    continue
-                if not sensor.subscribes:
-                    return f"{sensor.deployment} is dead"
-                failing = ", ".join(map(str, dependency.failing(publication.event)))
-                if failing:
-                    return f"{sensor.deployment} asks that {failing}"
-        return "its listener was deployed afterwards"
 
 
 def _namespace(template: Mapping[str, Any]) -> str:
@@ -206,8 +211,7 @@ def _waiting(sensor: Sensor, publication: Publication) -> str:
         return "lost"
     if not any(event is publication.event for event in sensor.heard.values()):
         return "replaced by a later one"
-    missing = [each for each in sensor.dependencies if each.name not in sensor.heard]
-    return f"waits for {' and '.join(each.event_name or each.name for each in missing)}"
+    return f"waits for {' and '.join(sensor.waiting_for)}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -146,6 +146,11 @@ class Dependency:
         return next((f.value for f in self.filters if f.key == "name"), None)
 
     @property
+    def label(self) -> str:
+        """What to call it: the name of its event, else its own."""
+        return self.event_name or self.name
+
+    @property
     def is_heard(self) -> bool:
         """Whether Argo takes the name for a variable; where not, it never subscribes."""
         return bool(re.match(r"[A-Za-z]", self.name))
@@ -290,16 +295,31 @@ class Sensor:
     @property
     def event_names(self) -> list[str]:
         """The names of the events that it waits for."""
-        return [each.event_name or each.name for each in self.dependencies]
+        return [each.label for each in self.dependencies]
 
     @property
     def subscribes(self) -> bool:
         """Whether Argo's sensor hears anything at all."""
         return all(dependency.is_heard for dependency in self.dependencies)
 
+    @property
+    def waiting_for(self) -> list[str]:
+        """The names of the events that it has not heard yet."""
+        return [each.label for each in self.dependencies if each.name not in self.heard]
+
     def satisfied_by(self, event: Event) -> list[str]:
         """Return the names of the dependencies that an event satisfies."""
         return [each.name for each in self.dependencies if not each.failing(event)]
+
+    def reason_to_drop(self, event: Event) -> str:
+        """Return why it does not take an event that it waits for, "" where it does."""
+        if not self.subscribes:
+            return "is dead"
+        if self.satisfied_by(event):
+            return ""
+        waiting = [each for each in self.dependencies if each.event_name in (event.name, None)]
+        failing = [each for dependency in waiting for each in dependency.failing(event)]
+        return f"asks that {', '.join(map(str, failing))}"
 
     def receive(self, event: Event) -> Decision:
         """Take an event, and say what it satisfied and which Workflow it starts.
@@ -316,11 +336,7 @@ class Sensor:
         if not self.subscribes:
             return Decision(satisfied, None, [], [])
         self.heard.update(dict.fromkeys(satisfied, event))
-        waiting_for = [
-            each.event_name or each.name
-            for each in self.dependencies
-            if each.name not in self.heard
-        ]
+        waiting_for = self.waiting_for
         if not satisfied or waiting_for:
             return Decision(satisfied, None, [], waiting_for)
         heard, self.heard = self.heard, {}

@@ -15,7 +15,7 @@ from typing import Any
 
 from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Faults, Observer, Publication
 from .display import Display
-from .report import Report, is_automatic
+from .report import Report, is_told
 from .run import Run, end_groups
 from .sensor import Sensor
 
@@ -136,7 +136,7 @@ class Stage(Observer):
 
     def published(self, publication: Publication) -> None:
         """Say which event was published; Metaflow's automatic ones only where heard."""
-        if is_automatic(publication) and not publication.listeners:
+        if not is_told(publication):
             return
         publisher = publication.publisher or "the command"
         self.display.say("published", f"{publication.event.name} by {publisher}")

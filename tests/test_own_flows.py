@@ -63,6 +63,10 @@ def test_a_chain_of_plain_triggers_with_several_listeners_is_rehearsed(tmp_path:
     assert started == {"food": ["firstlistener", "secondlistener"], "drink": ["last"]}
 
 
+@pytest.mark.skipif(
+    VERSION in ((2, 19, 10), (2, 19, 11)),
+    reason="there Metaflow publishes true, and its own Sensors wait for 'True'",
+)
 def test_a_flow_starts_when_another_one_finishes(tmp_path: Path) -> None:
     above = '@project(name="foo")\n'
     write(tmp_path, "Upstream", above=above)

@@ -182,6 +182,48 @@ def test_an_event_from_before_a_deployment_is_not_heard(tmp_path: Path) -> None:
     )
 
 
+def test_an_event_that_one_of_two_listeners_drops_says_why(tmp_path: Path) -> None:
+    parameters = "size = Parameter('size', required=True)"
+    write_flows(tmp_path, events='event="food"', parameters=parameters)
+    other = LISTENER.format(events='event="food"', parameters="", body="pass")
+    (tmp_path / "other.py").write_text(other.replace("DownFlow", "OtherFlow"))
+    deploy_other = "python other.py argo-workflows create\n"
+    rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
+    assert rehearsal.status == 0, rehearsal.output
+    assert rehearsal.table[2].split(None, 1) == [
+        "foo.test.bar.downflow",
+        "drops it: asks that size is there",
+    ]
+    assert rehearsal.report["events"][0]["dropped"] == {
+        "foo-test-bar-downflow": "asks that size is there"
+    }
+
+
+def test_an_automatic_event_that_its_listener_drops_is_an_orphan(tmp_path: Path) -> None:
+    payload = '{"auto-generated-by-metaflow": True}'  # Metaflow 2.19.10 publishes no text here
+    publish = f"""
+        from metaflow.integrations import ArgoEvent
+        ArgoEvent("metaflow.foo.test.bar.UpFlow.end").safe_publish(payload={payload})
+    """
+    write_flows(tmp_path, textwrap.dedent(publish).strip().replace("\n", "\n        "))
+    down = (tmp_path / "down.py").read_text()
+    for old, new in (
+        ('namespaced_trigger(event="food")', 'trigger_on_finish(flow="Other")'),
+        ("step, trigger", "step, trigger_on_finish"),
+    ):
+        assert old in down
+        down = down.replace(old, new)
+    (tmp_path / "down.py").write_text(down)
+    up = (tmp_path / "up.py").read_text().replace("UpFlow.end", "Other.end")
+    (tmp_path / "up.py").write_text(up)
+    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER.replace("down.py", "down.py --branch bar"))
+    assert rehearsal.status == 1
+    assert (
+        "Orphan: nobody heard metaflow.foo.test.bar.Other.end; foo.test.bar.downflow asks that "
+        "auto-generated-by-metaflow == 'True'"
+    ) in rehearsal.output
+
+
 def test_a_listener_of_two_events_waits_for_both(tmp_path: Path) -> None:
     write_flows(tmp_path, events='events=["food", "drink"]')
     rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)

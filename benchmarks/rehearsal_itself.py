@@ -1,33 +1,28 @@
-"""How fast a rehearsal is: `python benchmarks/rehearsal_speed.py` prints a table.
-
-Each row compares two things in one run, in turns, and shows the median and the spread
-(lowest to highest) of both.
-"""
+"""The rehearsal beside itself, and beside what it runs."""
 
 from __future__ import annotations
 
 import json
-import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
+from rehearsal.cluster import WEBHOOK_PATH, Cluster, Faults, Observer
+from rehearsal.sensor import Event, Sensor, Sensors
+
+from .pairs import Pair, in_turns
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, os.fspath(ROOT))
-
-from rehearsal.cluster import WEBHOOK_PATH, Cluster, Faults, Observer  # noqa: E402
-from rehearsal.sensor import Event, Sensor, Sensors  # noqa: E402
-
-TURNS = 7
+TURNS = 20
 EVENTS = 1000
 PUBLISHERS = 100
+REHEARSALS = 5
 COMMANDS = """
 set -e
 cd "$1"
@@ -151,46 +146,24 @@ def rehearse() -> tuple[float, float]:
     return float(own), float(rest)
 
 
-def row(what: str, first: str, second: str, times: list[tuple[float, float]]) -> None:
-    """Print a comparison: both medians with their spreads, and their ratio."""
-    columns = list(zip(*times, strict=True))
-    cells = [
-        f"{name} {statistics.median(column) * 1000:.1f} ms "
-        f"({min(column) * 1000:.1f} to {max(column) * 1000:.1f})"
-        for name, column in zip((first, second), columns, strict=True)
-    ]
-    ratio = statistics.median(columns[0]) / statistics.median(columns[1])
-    print(f"{what:<38} {cells[0]:<42} {cells[1]:<46} {ratio:.3f}", flush=True)
-
-
-def compare(
-    what: str, first: tuple[str, Callable[[], float]], second: tuple[str, Callable[[], float]]
-) -> None:
-    """Measure two things in turns and print their row."""
-    times = [(first[1](), second[1]()) for _ in range(TURNS)]
-    row(what, first[0], second[0], times)
-
-
-def main() -> None:
-    """Print the table."""
+def pairs() -> Iterator[Pair]:
+    """Measure everything about the rehearsal."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-    compare(
+    yield in_turns(
         f"decide {EVENTS} events",
         ("1000 sensors", lambda: decide(1000)),
         ("10 sensors", lambda: decide(10)),
+        TURNS,
     )
-    compare(
-        f"publish {PUBLISHERS} events",
-        (f"{PUBLISHERS} at once", lambda: publish(PUBLISHERS)),
+    yield in_turns(
+        f"take {PUBLISHERS} events",
+        ("all at once", lambda: publish(PUBLISHERS)),
         ("one by one", lambda: publish(1)),
+        TURNS,
     )
-    row(
+    yield Pair(
         "rehearse two flows, processor's time",
         "the rehearsal",
         "its commands and runs",
-        [rehearse() for _ in range(TURNS)],
+        [rehearse() for _ in range(REHEARSALS)],
     )
-
-
-if __name__ == "__main__":
-    main()

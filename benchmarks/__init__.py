@@ -1,0 +1,1 @@
+"""How fast the library and the rehearsal are: `python -m benchmarks` prints a table."""

@@ -1,0 +1,188 @@
+"""The library beside what Metaflow's users write without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rehearsal.cluster import Faults
+from rehearsal.display import Display
+from rehearsal.stage import Stage
+
+from .pairs import Pair, in_turns, processor_seconds
+
+ROOT = Path(__file__).parent.parent
+TURNS = 20
+EVENTS_IN_A_DECORATOR = (1, 100, 1000)
+PUBLICATIONS = 2000
+
+FLOW = """
+from metaflow import *
+from namespaced_trigger import namespaced_trigger
+
+{decorator}
+@project(name="foo")
+class BenchmarkFlow(FlowSpec):
+    project = Config("project", default_value={{}})
+
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    BenchmarkFlow()
+"""
+OURS = "@namespaced_trigger(events=[f'food{{n}}' for n in range({})])"
+PLAIN = "@trigger(events=[f'foo.test.bar.food{{n}}' for n in range({})])"
+METAFLOWS = "@trigger(events=[namespaced_event_name(f'food{{n}}') for n in range({})])"
+
+# Notes the seconds of each publication, in turns.
+PUBLISHER = """
+import contextlib, json, os, time
+from metaflow import *
+from metaflow.integrations import ArgoEvent
+from namespaced_trigger import namespaced_trigger
+
+def bare(payload):
+    ArgoEvent("foo.prod.bar.food").publish(payload=payload, ignore_errors=False)
+
+def namespaced(payload):
+    namespaced_trigger.raise_event("food", payload, ignore_errors=False)
+
+def seconds(publish):
+    start = time.perf_counter()
+    publish({{"path": "s3://bucket/key", "rows": 5}})
+    return time.perf_counter() - start
+
+@project(name="foo")
+class PublisherFlow(FlowSpec):
+    @step
+    def start(self):
+        pairs = []
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            seconds(namespaced)  # the first one imports what both need
+            for turn in range({publications}):
+                if turn % 2:
+                    later = seconds(bare)
+                    pairs.append((seconds(namespaced), later))
+                else:
+                    pairs.append((seconds(namespaced), seconds(bare)))
+        with open({result!r}, "w") as file:
+            json.dump(pairs, file)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    PublisherFlow()
+"""
+
+WEBHOOK = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+
+server = HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+class _QuietStage(Stage):
+    def deployed(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def pairs() -> Iterator[Pair]:
+    """Measure everything about the library."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stage = _QuietStage(folder, folder, Display(), Faults())
+        environment = {**stage.environment, "PYTHONPATH": os.fspath(ROOT)}
+        with stage.cluster.serve():
+            for number in EVENTS_IN_A_DECORATOR:
+                for other, decorator in (
+                    ("plain @trigger", PLAIN),
+                    ("namespaced_event_name", METAFLOWS),
+                ):
+                    yield _deployment(folder, environment, number, other, decorator)
+        yield _import(folder, environment)
+        yield _publication(folder, environment)
+
+
+def _deployment(
+    folder: Path, environment: dict[str, str], number: int, other: str, decorator: str
+) -> Pair:
+    def deploy(file: str, decorator: str, *options: str) -> Callable[[], float]:
+        (folder / file).write_text(FLOW.format(decorator=decorator.format(number)))
+        config = ["--config-value", "project", '{"branch": "bar"}']
+        command = [sys.executable, file, *config, *options, "argo-workflows", "create"]
+        return lambda: processor_seconds(command, folder, environment)
+
+    return in_turns(
+        f"deploy a flow with {number} event{'s' * (number > 1)}",
+        ("@namespaced_trigger", deploy("ours.py", OURS)),
+        (other, deploy("theirs.py", decorator, "--branch", "bar")),
+        TURNS,
+    )
+
+
+def _import(folder: Path, environment: dict[str, str]) -> Pair:
+    def python(code: str) -> Callable[[], float]:
+        return lambda: processor_seconds([sys.executable, "-c", code], folder, environment)
+
+    return in_turns(
+        "import",
+        ("namespaced_trigger", python("import namespaced_trigger")),
+        ("metaflow alone", python("from metaflow import FlowSpec, FlowMutator, project")),
+        TURNS,
+    )
+
+
+def _publication(folder: Path, environment: dict[str, str]) -> Pair:
+    result, flow = folder / "pairs.json", folder / "publisher.py"
+    flow.write_text(PUBLISHER.format(publications=PUBLICATIONS, result=str(result)))
+    options = ["--datastore", "local", "--branch", "bar", "--production"]
+    with webhook() as url:
+        processor_seconds(
+            [sys.executable, "publisher.py", *options, "run"],
+            folder,
+            {**environment, "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": url},
+        )
+    return Pair(
+        f"publish {PUBLICATIONS} events, each",
+        "raise_event",
+        "ArgoEvent.publish",
+        json.loads(result.read_text()),
+    )
+
+
+@contextmanager
+def webhook() -> Iterator[str]:
+    """Answer every event in a process of its own, and yield where."""
+    server = subprocess.Popen([sys.executable, "-c", WEBHOOK], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/"
+    finally:
+        server.terminate()
+        server.wait()
