@@ -42,7 +42,8 @@ def rehearse() -> int:
         type=Path,
         action="append",
         default=[],
-        help="write the report: a page to FILE.html, else JSON; may be given twice",
+        help="write the report: a page to FILE.html, its picture to FILE.svg, else JSON; may be "
+        "given twice",
     )
     parser.add_argument(
         "--logs",

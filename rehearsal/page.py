@@ -1,4 +1,4 @@
-"""The page: the report as a picture, in one HTML file that needs nothing else."""
+"""The page: the report as a picture, and with its tables in one HTML file."""
 
 from __future__ import annotations
 
@@ -86,6 +86,12 @@ def as_page(report: Report) -> str:
     )
 
 
+def as_picture(report: Report) -> str:
+    """Return the picture of flows and events alone, as SVG."""
+    attributes = 'xmlns="http://www.w3.org/2000/svg" '
+    return _picture(_graph(report), attributes, f"<style>{_STYLE}</style>") + "\n"
+
+
 def _graph(report: Report) -> dict[str, _Node]:
     nodes: dict[str, _Node] = {}
 
@@ -169,9 +175,7 @@ def _namespaces(nodes: Iterable[_Node]) -> list[str]:
     return list(dict.fromkeys(node.namespace for node in nodes))
 
 
-def _picture(nodes: Mapping[str, _Node]) -> str:
-    if not nodes:
-        return "<p>Nothing was deployed or published.</p>"
+def _picture(nodes: Mapping[str, _Node], attributes: str = "", style: str = "") -> str:
     names = _namespaces(nodes.values())
 
     def left(node: _Node) -> int:
@@ -180,9 +184,14 @@ def _picture(nodes: Mapping[str, _Node]) -> str:
     def top(node: _Node) -> int:
         return _MARGIN + node.row * _ROW + (names.index(node.namespace) + 1) * _TITLE
 
-    width = max(map(left, nodes.values())) + _WIDTH + _MARGIN
-    height = max(map(top, nodes.values())) + _HEIGHT + _MARGIN
-    parts = [f'<svg role="img" width="{width}" height="{height}" viewBox="0 0 {width} {height}">']
+    width = max(map(left, nodes.values()), default=0) + _WIDTH + _MARGIN
+    height = max(map(top, nodes.values()), default=0) + _HEIGHT + _MARGIN
+    parts = [
+        f'<svg {attributes}role="img" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}">{style}'
+    ]
+    if not nodes:
+        parts.append(f'<text class="note" x="{_MARGIN}" y="{_MARGIN}">Nothing was deployed.</text>')
     for name in names:
         tops = [top(node) for node in nodes.values() if node.namespace == name]
         above, below = min(tops) - _TITLE + 6, max(tops) + _HEIGHT + 6

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .cluster import Publication
-from .page import as_page
+from .page import as_page, as_picture
 from .run import Run, not_acted_out
 from .sensor import Sensor
 
@@ -153,11 +153,14 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write the report to a file: a page where it ends in .html, else for machines."""
+        """Write the report to a file: a page (.html), a picture (.svg), else for machines."""
         if path.suffix == ".html":
-            path.write_text(as_page(self), encoding="utf-8")
+            text = as_page(self)
+        elif path.suffix == ".svg":
+            text = as_picture(self)
         else:
-            path.write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(self.as_json(), indent=2) + "\n"
+        path.write_text(text, encoding="utf-8")
 
     def _heard(self, publication: Publication) -> list[tuple[str, str]]:
         runs = [self.runs[name] for name in publication.started if name in self.runs]

@@ -551,7 +551,8 @@ def test_the_report_as_a_page_shows_who_starts_whom_and_needs_nothing_else(tmp_p
         "from metaflow.integrations import ArgoEvent\nArgoEvent('<b>orphan').publish()\n"
     )
     script = CREATE_AND_TRIGGER + "python publish.py\n"
-    rehearsal = rehearse(tmp_path, script, "--report", os.fspath(tmp_path / "report.html"))
+    reports = ("--report", "report.html", "--report", "report.svg")
+    rehearsal = rehearse(tmp_path, script, *reports)
     assert rehearsal.status == 1, rehearsal.output
     page = (tmp_path / "report.html").read_text()
     picture = ElementTree.fromstring(
@@ -569,6 +570,16 @@ def test_the_report_as_a_page_shows_who_starts_whom_and_needs_nothing_else(tmp_p
     }
     assert "<li>Orphan: nobody heard &lt;b&gt;orphan" in page
     assert not re.search(r"<script|<link|src=|https?:", page)
+
+    alone = ElementTree.fromstring((tmp_path / "report.svg").read_text())
+    groups = alone.iter("{http://www.w3.org/2000/svg}g")
+    assert {group[0].text for group in groups} == set(boxes)
+
+
+def test_the_picture_of_nothing_says_so(tmp_path: Path) -> None:
+    rehearsal = rehearse(tmp_path, "true", "--report", "report.svg")
+    assert rehearsal.status == 0, rehearsal.output
+    assert "Nothing was deployed." in (tmp_path / "report.svg").read_text()
 
 
 def test_two_rehearsals_at_once_do_not_meet(tmp_path: Path) -> None:
