@@ -20,7 +20,7 @@ METAFLOWS = (
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 TOOLS = ("boto3", "kubernetes", "hypothesis", "pyte", "pytest", "pytest-xdist")
 # These are about the rehearsal itself; test_own_flows.py is about what Metaflow gives it.
-SAME_ON_EACH_METAFLOW = ("cluster", "rehearsal", "sensor", "setup", "why")
+SAME_ON_EACH_METAFLOW = ("cluster", "docs", "rehearsal", "sensor", "setup", "why")
 
 nox.options.error_on_missing_interpreters = False
 
@@ -49,4 +49,4 @@ def pythons(session: nox.Session) -> None:
     """Run the tests on one Python, with the newest Metaflow."""
     pins = Path("constraints.txt").read_text().splitlines()
     metaflow = next(pin for pin in pins if pin.startswith("metaflow=="))
-    run_tests(session, metaflow, "setup")  # setup_flow.sh has a Python of its own, in .venv
+    run_tests(session, metaflow, "docs", "setup")  # setup_flow.sh has a Python of its own

@@ -37,6 +37,8 @@ _XML_UPLOAD = (
 _XML_COMPLETE = b"<CompleteMultipartUploadResult/>"
 _XML_NO_KEY = b"<Error><Code>NoSuchKey</Code></Error>"
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # an RFC 1123 subdomain
+# Metaflow publishes an event after each step, for @trigger_on_finish, and says so in it.
+_AUTOMATIC_KEY = "auto-generated-by-metaflow"
 _NAME_SUFFIX = string.ascii_lowercase + string.digits
 
 
@@ -47,6 +49,14 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.reason = reason
+
+
+class EventRefused(Exception):
+    """An event that the webhook answers with an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass
@@ -76,7 +86,7 @@ class Observer:
     def settled(self, publication: Publication) -> None:
         """Take note of what an event has come to."""
 
-    def refused(self, publisher: str | None, reason: str) -> None:
+    def refused(self, event: str, publisher: str | None, reason: str) -> None:
         """Take note of an event that the webhook did not take, and why."""
 
 
@@ -208,14 +218,33 @@ class Cluster:
                 self.sensors.remove(name)
             return item
 
-    def publish(self, body: bytes, publisher: str | None) -> Publication:
-        """Give an event to each sensor, and create the Workflows that it starts."""
-        event = Event.parse(body)
+    def publish(self, body: bytes, publisher: str | None) -> None:
+        """Give an event to each sensor, and create the Workflows that it starts.
+
+        Raises
+        ------
+        EventRefused
+            Where the webhook does not take it.
+        """
+        try:
+            event = Event.parse(body)
+        except (NotAnEvent, UnknownToSensor) as problem:
+            self.observer.refused("an event", publisher, str(problem))
+            raise EventRefused(400, str(problem)) from problem
         publication = Publication(event, publisher)
         to_create: list[tuple[Sensor, dict[str, Any], list[Publication]]] = []
         with self._lock:
+            waiting = self.sensors.waiting_for(event)
+            is_asked_for = waiting or _AUTOMATIC_KEY not in event.payload
+            if status := self.faults.webhook_status:
+                reason = f"the webhook answered {status}, on purpose"
+                if is_asked_for:
+                    self.observer.refused(str(event.name), publisher, reason)
+                raise EventRefused(status, reason)
+            if not is_asked_for:
+                return
             self._publication_of[id(event)] = publication
-            for sensor in self.sensors.waiting_for(event):
+            for sensor in waiting:
                 if reason := sensor.reason_to_drop(event):
                     publication.dropped[sensor.name] = reason
                     continue
@@ -237,7 +266,6 @@ class Cluster:
             except Refused as refused:
                 publication.lost[sensor.name] = str(refused)  # as in Argo, the event is gone
         self.observer.settled(publication)
-        return publication
 
     def _fail_on_purpose(self) -> None:
         with self._lock:
@@ -385,17 +413,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "POST":
             self._answer(400, b"http method not allowed")
             return
-        publisher = self.headers.get(PUBLISHER_HEADER)
-        cluster = self.server.cluster
-        if status := cluster.faults.webhook_status:
-            cluster.observer.refused(publisher, f"the webhook answered {status}, on purpose")
-            self._answer(status, b"")
-            return
         try:
-            cluster.publish(body, publisher)
-        except (NotAnEvent, UnknownToSensor) as problem:
-            cluster.observer.refused(publisher, str(problem))
-            self._answer(400, str(problem).encode())
+            self.server.cluster.publish(body, self.headers.get(PUBLISHER_HEADER))
+        except EventRefused as refused:
+            self._answer(refused.status, str(refused).encode())
         else:
             self._answer(200, b"success")
 

@@ -14,19 +14,7 @@ from .page import as_page, as_picture
 from .run import Run, not_acted_out
 from .sensor import Sensor
 
-# Metaflow says so of the events that it publishes by itself after each step; they are
-# for @trigger_on_finish.
-AUTOMATIC_KEY = "auto-generated-by-metaflow"
 NEAREST_NAME = 0.6
-
-
-def is_told(publication: Publication) -> bool:
-    """Whether somebody asked for the event: published it, or waits for Metaflow to do so."""
-    return bool(
-        AUTOMATIC_KEY not in publication.event.payload
-        or publication.listeners
-        or publication.dropped
-    )
 
 
 class Report:
@@ -40,7 +28,7 @@ class Report:
         templates: Sequence[Mapping[str, Any]],
         refusals: Sequence[str],
     ) -> None:
-        self.publications = [each for each in publications if is_told(each)]
+        self.publications = publications
         self.runs = {run.name: run for run in runs}
         self.sensors = {sensor.name: sensor for sensor in sensors}
         self.templates = templates

@@ -15,7 +15,7 @@ from typing import Any
 
 from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Faults, Observer, Publication
 from .display import Display
-from .report import Report, is_told
+from .report import Report
 from .run import Run, end_groups
 from .sensor import Sensor
 
@@ -135,9 +135,7 @@ class Stage(Observer):
             self.display.say("listens" if sensor.subscribes else "dead", f"{name} to {events}")
 
     def published(self, publication: Publication) -> None:
-        """Say which event was published; Metaflow's automatic ones only where heard."""
-        if not is_told(publication):
-            return
+        """Say which event was published."""
         publisher = publication.publisher or "the command"
         self.display.say("published", f"{publication.event.name} by {publisher}")
 
@@ -146,9 +144,9 @@ class Stage(Observer):
         for sensor, reason in publication.lost.items():
             self.display.say("lost", f"{publication.event.name} for {sensor}: {reason}")
 
-    def refused(self, publisher: str | None, reason: str) -> None:
+    def refused(self, event: str, publisher: str | None, reason: str) -> None:
         """Say which event the webhook did not take, and why."""
-        self.refusals.append(f"an event by {publisher or 'the command'}: {reason}")
+        self.refusals.append(f"{event} by {publisher or 'the command'}: {reason}")
         self.display.say("refused", self.refusals[-1])
 
     def created(self, workflow: dict[str, Any], publications: list[Publication]) -> None:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SECONDS_FOR_A_COMMAND
-
-PROJECT = ("namespaced_trigger.py", "parent_flow.py", "child_flow.py", "setup_flow.sh")
+from conftest import SECONDS_FOR_A_COMMAND, copy_project, has_traceback
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name in (*PROJECT, "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "rehearsal", tmp_path / "rehearsal")
-    # Its files are copies: an installation that finds other pins changes nothing here.
-    (tmp_path / ".venv").mkdir()
-    for entry in (ROOT / ".venv").iterdir():
-        if entry.is_dir():
-            (tmp_path / ".venv" / entry.name).symlink_to(entry)
-        else:
-            shutil.copy(entry, tmp_path / ".venv")
+    copy_project(tmp_path)
     return tmp_path
 
 
@@ -76,7 +64,7 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_deployed(project
     result = set_up(project, "--cluster", KUBECONFIG="/no/such/file")
     assert result.returncode == 1
     assert result.stdout.startswith("There is no Kubernetes cluster that Metaflow could reach.")
-    assert "Traceback" not in result.stdout
+    assert not has_traceback(result.stdout)
 
 
 def test_a_child_that_listens_to_another_event_fails_and_is_named(project: Path) -> None:
@@ -106,7 +94,7 @@ def test_a_refused_command_ends_the_rehearsal_with_its_message(project: Path) ->
     result = set_up(project)
     assert result.returncode == 1
     assert 'Write the name "foo" with the branch "bar".' in result.stdout
-    assert "Traceback" not in result.stdout
+    assert not has_traceback(result.stdout)
 
 
 @pytest.mark.parametrize(

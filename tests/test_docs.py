@@ -1,0 +1,231 @@
+"""What README.md and docs/ show is run here, in the order of the page."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SECONDS_FOR_A_COMMAND, Workbench, copy_project
+from markdown_it import MarkdownIt
+
+import namespaced_trigger
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MARKDOWN = MarkdownIt("commonmark").enable("table")
+DEMO_FLOW = """\
+{decorator}
+@project(name="foo")
+class DemoFlow(FlowSpec):
+    project = Config("project", default_value={{"branch": "bar"}})
+    path = Parameter("path", default="")
+"""
+
+# What no two runs have in common.
+VARYING = (
+    (re.compile(r"\S*/(rehearsal-logs-)\w+"), r"\1"),
+    (re.compile(r"-[a-z0-9]{5}\b"), "-xxxxx"),
+    (re.compile(r"\b\d+\.\d+( ?s\b)?"), "SECONDS"),
+    (re.compile(r"\b127\.0\.0\.1:\d+"), "HOST"),
+    (re.compile(r" +"), " "),  # the width of a column
+)
+
+
+@dataclass
+class Block:
+    """A block of code in a page."""
+
+    page: Path
+    line: int
+    language: str
+    title: str  # the file that it shows
+    kind: str  # which part of a flow it is
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    for token in MARKDOWN.parse(page.read_text()):
+        if token.type == "fence":
+            assert token.map
+            language, _, rest = token.info.partition(" ")
+            title = re.fullmatch(r'title="(.+)"', rest)
+            kind = "" if title else rest
+            yield Block(
+                page, token.map[0] + 1, language, title[1] if title else "", kind, token.content
+            )
+
+
+def rows(page: Path, heading: str) -> Iterator[list[str]]:
+    """Return the cells of the table below a heading."""
+    section = page.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    tokens = MARKDOWN.parse(section)
+    body = tokens[[token.type for token in tokens].index("tbody_open") :]
+    cells: list[str] = []
+    for token, content in pairwise(body):
+        if token.type == "td_open":
+            cells.append(content.content)
+        elif token.type == "tr_close":
+            yield cells
+            cells = []
+
+
+class Reader:
+    """Somebody who does what a page shows, in a clone of the project."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        copy_project(bench.folder)
+        bench.variables.update(
+            METAFLOW_USER="jane",
+            PYTHONPATH="(unset)",
+            PYTEST_ADDOPTS="--version",  # a page that runs the tests would run itself
+            TOKEN=bench.stage.cluster.token,
+        )
+
+    def follow(self, block: Block) -> None:
+        if block.title:
+            self.write(block)
+        elif block.language == "console":
+            self.type_and_compare(block)
+        elif block.language == "bash":
+            output = self.shell(f"set -e\n{block.text}")
+            assert output.returncode == 0, f"{block.place}: {output.stdout}"
+        elif block.kind == "decorator":
+            flow = self.bench.flow(DEMO_FLOW.format(decorator=block.text))
+            self.python(block, flow, "argo-workflows", "create")
+        elif block.kind == "step":
+            flow = self.bench.flow(DEMO_FLOW.format(decorator=""), start=block.text)
+            self.python(block, flow, "--datastore", "local", "run")
+        else:
+            assert block.language == "python", f"{block.place} is run by nobody"
+            self.python(block, "-c", block.text)
+
+    def write(self, block: Block) -> None:
+        if (ROOT / block.title).exists():
+            assert (ROOT / block.title).read_text() == block.text, block.place
+        path = self.bench.folder / block.title
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text)
+
+    def type_and_compare(self, block: Block) -> None:
+        lines = block.text.splitlines()
+        commands = [line[2:] for line in lines if line.startswith("$ ")]
+        shown = [constant(line) for line in lines if not line.startswith("$ ")]
+        printed = [constant(line) for line in self.shell("\n".join(commands)).stdout.splitlines()]
+        whole = "\n".join(printed)
+        missing = [line for line in shown if line not in (*printed, "...")]
+        assert not missing, f"{block.place} shows what is not printed:\n{missing}\n{whole}"
+        if "..." not in shown:
+            assert sorted(printed) == sorted(shown), f"{block.place}:\n{whole}"
+
+    def python(self, block: Block, *command: str | Path) -> None:
+        result = self.bench.run(*command)
+        assert result.status == 0, f"{block.place}: {result.output}"
+
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.bench.folder,
+            env=self.bench.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS_FOR_A_COMMAND,
+        )
+
+
+def constant(line: str) -> str:
+    for pattern, replacement in VARYING:
+        line = pattern.sub(replacement, line)
+    return line.strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_holds(bench: Workbench, page: Path) -> None:
+    reader = Reader(bench)
+    for block in blocks(page):
+        reader.follow(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, heading = link.partition("#")
+        if link.startswith("https://"):
+            continue
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+        anchors = [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings]
+        assert not heading or heading in anchors, link
+
+
+NAMES = """
+import json, sys
+from namespaced_trigger import NamespacedTriggerException, namespaced_trigger
+for event, namespace in json.load(sys.stdin):
+    try:
+        print(namespaced_trigger.event_name(event, **namespace))
+    except NamespacedTriggerException:
+        print("refused")
+"""
+
+
+def test_the_table_of_all_cases_is_true(bench: Workbench) -> None:
+    questions, answers = [], []
+    for *given, event, answer in rows(ROOT / "docs" / "names.md", "All cases"):
+        values = dict(zip(("project", "branch", "production", "user"), given, strict=True))
+        namespace = {key: text.strip("`") for key, text in values.items() if text}
+        production = {"production": namespace.get("production") == "true"}
+        questions.append((event.strip("`"), {**namespace, **production}))
+        answers.append(answer)
+    result = bench.run("-c", NAMES, stdin=json.dumps(questions))
+    for answer, made in zip(answers, result.stdout.splitlines(), strict=True):
+        assert answer.startswith("refused" if made == "refused" else f"`{made}`")
+    warnings = result.stderr.count("Namespaced trigger warning: ")
+    assert warnings == len([answer for answer in answers if "warning" in answer])
+
+
+@pytest.mark.parametrize("row", list(rows(ROOT / "docs" / "names.md", "Who says which")))
+def test_the_table_of_who_says_which_is_true(bench: Workbench, row: list[str]) -> None:
+    project, config, flags, answer = (cell.replace("`", "") for cell in row)
+    flow = bench.flow(f"""
+        @namespaced_trigger(event="food")
+        {f"@project({project})" if project else ""}
+        class DemoFlow(FlowSpec):
+            project = Config("project", default_value={{}})
+    """)
+    bench.variables["METAFLOW_USER"] = "jane"
+    result = bench.deploy(flow, "--config-value", "project", config, *flags.split())
+    listened = [name for sensor in bench.sensors.values() for name in sensor.event_names]
+    if answer.startswith("refused"):
+        assert (result.status, listened) == (1, [])
+    else:
+        name, *warning = answer.split(", with a warning")
+        assert listened == [name]
+        assert bool(warning) == ("Namespaced trigger warning: " in result.stderr)
+
+
+def test_the_picture_is_what_the_rehearsal_of_the_examples_draws(bench: Workbench) -> None:
+    reader = Reader(bench)
+    command = "python -m rehearsal --report again.svg bash setup_flow.sh --cluster"
+    result = reader.shell(command)
+    assert result.returncode == 0, result.stdout
+    picture = ROOT / "docs" / "rehearsal.svg"
+    assert (bench.folder / "again.svg").read_text() == picture.read_text()
+
+
+def test_the_examples_of_the_docstrings_hold() -> None:
+    failed, attempted = doctest.testmod(namespaced_trigger)
+    assert attempted and not failed
