@@ -187,7 +187,9 @@ class Report:
                 f"Orphan: nobody heard {name}; the nearest name that somebody listens to is "
                 f"{nearest} ({listened[nearest]})"
             )
-        return f"Orphan: nobody heard {name}" + ("" if listened else "; nobody listens at all")
+        if listened:
+            return f"Orphan: nobody heard {name}; no name that somebody listens to is like it"
+        return f"Orphan: nobody heard {name}; nobody listens at all"
 
 
 def _namespace(template: Mapping[str, Any]) -> str:

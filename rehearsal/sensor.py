@@ -433,7 +433,7 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(f"it has {constant}")
 
 
 def _member(text: str, wanted: str) -> str:

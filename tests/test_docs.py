@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import json
 import re
@@ -223,6 +224,64 @@ def test_the_table_of_who_says_which_is_true(bench: Workbench, row: list[str]) -
         name, *warning = answer.split(", with a warning")
         assert listened == [name]
         assert bool(warning) == ("Namespaced trigger warning: " in result.stderr)
+
+
+SOURCES = (ROOT / "namespaced_trigger.py", *sorted((ROOT / "rehearsal").glob("*.py")))
+TELLERS = ("NamespacedTriggerException", "_warn", "warn", "print", "error", "Refused", "__init__")
+MESSAGES = (["message"], ["problem"], ["run.problem"])
+WORDS_OF_A_MESSAGE = 3
+
+
+def template(node: ast.AST) -> str:
+    """Return a text with … for each value in it."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(template, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return template(node.left) + template(node.right)
+    return "…"
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    text = template(node)
+    if text != "…":
+        yield text
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from texts(child)
+
+
+def messages(tree: ast.Module) -> Iterator[str]:
+    """Return what is raised, warned of or printed, and the problems of a report."""
+    for node in ast.walk(tree):
+        call = getattr(node, "func", None)
+        name = getattr(call, "id", getattr(call, "attr", None))
+        assigned = [ast.unparse(target) for target in getattr(node, "targets", ())]
+        if isinstance(node, ast.Raise) or name in TELLERS or assigned in MESSAGES:
+            yield from texts(node)
+        elif isinstance(node, ast.JoinedStr) and re.match(r"[A-Z]\w+: ", template(node)):
+            yield template(node)
+
+
+def explained() -> list[str]:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    cells = re.findall(r"^\| ([^|]*) \|", page, re.MULTILINE)
+    return [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_each_message_is_explained(source: Path) -> None:
+    known = tuple(explained())
+    tree = ast.parse(source.read_text())
+    for message in messages(tree):
+        if len(re.findall(r"\w+", message)) >= WORDS_OF_A_MESSAGE:
+            assert message.startswith(known), message
+
+
+def test_each_message_that_is_explained_is_still_said() -> None:
+    said = [text for source in SOURCES for text in texts(ast.parse(source.read_text()))]
+    assert [each for each in explained() if not any(each in text for text in said)] == []
 
 
 def test_the_picture_is_what_the_rehearsal_of_the_examples_draws(bench: Workbench) -> None:
