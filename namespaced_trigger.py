@@ -22,7 +22,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import metaflow
@@ -458,6 +458,7 @@ def _config_key(name: str) -> str:
 
 # What an event may be: a name, a dict of EVENT_KEYS, or a function that returns one.
 Event = str | Mapping[str, Any] | Callable[..., Any]
+Flow = TypeVar("Flow", bound=type)
 
 
 class namespaced_trigger(metaflow.FlowMutator):
@@ -513,9 +514,9 @@ class namespaced_trigger(metaflow.FlowMutator):
             show_warnings: bool = True,
         ) -> None: ...
 
-    def __call__(self, flow_spec: Any = None) -> Any:
+    def __call__(self, flow_spec: Flow | None = None) -> Flow:
         """Decorate the flow."""
-        flow = super().__call__(flow_spec)
+        flow: Flow = super().__call__(flow_spec)
         config_name = self._kwargs.get("config_name", "project")
         for value in (value for base in flow.__mro__ for value in vars(base).values()):
             if not isinstance(value, metaflow.Config) or value.name != config_name:
@@ -766,7 +767,7 @@ class namespaced_trigger(metaflow.FlowMutator):
         )
 
     def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> None:
-        names: list[str] = []  # of this deployment, to find the same name twice
+        names: set[str] = set()  # of this deployment, to find the same name twice
         events: Any
         if callable(self._events):
             events = self._at_deployment(
@@ -785,7 +786,7 @@ class namespaced_trigger(metaflow.FlowMutator):
             metaflow.trigger, deco_kwargs=arguments, duplicates=mutable_flow.ERROR
         )
 
-    def _listen(self, event: Any, own: _Namespace, names: list[str]) -> Any:
+    def _listen(self, event: Any, own: _Namespace, names: set[str]) -> Any:
         """Return what `@trigger` takes for an event, its name in its namespace."""
         if isinstance(event, str):
             return self._listen_to_name(event, own, names)
@@ -817,14 +818,14 @@ class namespaced_trigger(metaflow.FlowMutator):
             f"and {event!r} is none. {WRITE_EVENT}"
         )
 
-    def _listen_to_name(self, event: Any, namespace: _Namespace, names: list[str]) -> str:
+    def _listen_to_name(self, event: Any, namespace: _Namespace, names: set[str]) -> str:
         name = namespace.event_name(event, self._warn)
         if name in names:
             raise NamespacedTriggerException(
                 f"Two events of this flow are the same, {name!r} (one is {event!r}). Leave "
                 "one out, or rename it."
             )
-        names.append(name)
+        names.add(name)
         return name
 
     @staticmethod

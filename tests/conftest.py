@@ -87,6 +87,7 @@ class Workbench:
     folder: Path
     stage: Stage
     variables: dict[str, str] = field(default_factory=dict)
+    python: str | Path = sys.executable
 
     @property
     def sensors(self) -> dict[str, Sensor]:
@@ -113,7 +114,7 @@ class Workbench:
     def run(self, *command: str | Path, stdin: str = "") -> Result:
         """Run a Python program, a flow for example, as a user would."""
         process = subprocess.run(
-            [sys.executable, *command],
+            [self.python, *command],
             cwd=self.folder,
             env=self.environment(),
             input=stdin,

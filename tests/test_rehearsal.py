@@ -24,6 +24,8 @@ import pyte
 import pytest
 from conftest import ROOT, SECONDS_FOR_A_COMMAND, Rehearsal, has_traceback, rehearse
 
+import namespaced_trigger
+
 PUBLISHER = """
 from metaflow import FlowSpec, project, step
 from namespaced_trigger import namespaced_trigger
@@ -122,7 +124,7 @@ def test_a_run_has_the_package_the_config_and_the_variables_of_its_pod(tmp_path:
     )
     publish = 'namespaced_trigger.raise_event("food", {"count": 41}, safe_publish=True)'
     write_flows(tmp_path, publish, parameters=parameters, body=body)
-    shutil.copy(ROOT / "namespaced_trigger.py", tmp_path)
+    shutil.copy(namespaced_trigger.__file__, tmp_path)
     rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, METAFLOW_USER="alice")
     assert "saw test.bar foo.test.bar.food 42" in rehearsal.output
     assert 'text a "b"' in rehearsal.output

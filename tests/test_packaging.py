@@ -1,0 +1,131 @@
+"""The wheel and the source distribution, built from a copy of the project and installed."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SECONDS_FOR_A_COMMAND, Workbench, copy_project
+
+import namespaced_trigger
+
+GZIP = b"\x1f\x8b"
+FLOW = """
+@namespaced_trigger(event="food")
+@project(name="foo")
+class DemoFlow(FlowSpec):
+    project = Config("project", default_value={})
+"""
+
+
+def python(folder: Path, *command: str | Path) -> str:
+    result = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS_FOR_A_COMMAND,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the project, with what was built from it in dist."""
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
+    python(folder, "-m", "build", "--no-isolation")
+    return folder
+
+
+def built(project: Path, pattern: str) -> Path:
+    (file,) = (project / "dist").glob(pattern)
+    return file
+
+
+def new_environment(folder: Path, *installed: str | Path) -> Path:
+    """Make an environment with Metaflow and what pip is told, and return its Python."""
+    venv.create(folder, with_pip=False)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    (site_packages / "metaflow.pth").write_text(sysconfig.get_path("purelib"))
+    own = folder / "bin" / "python"
+    if installed:
+        pip = ("-m", "pip", "--python", own, "install", "--no-deps", "--no-index")
+        python(folder, *pip, "--no-build-isolation", *installed)
+    return own
+
+
+def test_the_source_distribution_has_the_whole_project(project: Path) -> None:
+    with tarfile.open(built(project, "*.tar.gz")) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames()}
+    own = {
+        str(path.relative_to(project))
+        for path in project.rglob("*")
+        if path.is_file()
+        and not {".venv", "dist", "__pycache__"} & set(path.relative_to(project).parts)
+        and ".egg-info" not in str(path)
+    }
+    assert own - files == set()
+
+
+def test_the_wheel_has_the_module_its_types_and_the_rehearsal(project: Path) -> None:
+    with zipfile.ZipFile(built(project, "*.whl")) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert files == {
+        "namespaced_trigger.py",
+        "namespaced_trigger-stubs/__init__.pyi",
+        "rehearsal/py.typed",
+        *(f"rehearsal/{path.name}" for path in (ROOT / "rehearsal").glob("*.py")),
+    }
+
+
+def modules(bench: Workbench) -> Iterator[bytes]:
+    """Return each copy of the module in the code packages that were uploaded."""
+    for package in bench.stage.cluster.packages.values():
+        if package.startswith(GZIP):
+            with tarfile.open(fileobj=io.BytesIO(package)) as archive:
+                for name in archive.getnames():
+                    if Path(name).name == "namespaced_trigger.py":
+                        file = archive.extractfile(name)
+                        assert file is not None
+                        yield file.read()
+
+
+@pytest.mark.parametrize("place", ["in site-packages", "in an editable project", "beside the flow"])
+def test_the_module_arrives_in_the_code_package(
+    bench: Workbench, project: Path, tmp_path: Path, place: str
+) -> None:
+    installed: tuple[str | Path, ...] = ()
+    if place == "in site-packages":
+        installed = (built(project, "*.whl"),)
+    elif place == "in an editable project":
+        installed = ("--editable", project)
+    else:
+        shutil.copy(project / "namespaced_trigger.py", bench.folder)
+    bench.python = new_environment(tmp_path / "environment", *installed)
+    bench.variables["PYTHONPATH"] = "(unset)"
+    assert bench.listened(bench.flow(FLOW)) == ["foo.user.alice.food"]
+    assert set(modules(bench)) == {Path(namespaced_trigger.__file__).read_bytes()}
+
+
+def test_a_consumer_of_the_wheel_is_type_checked(project: Path, tmp_path: Path) -> None:
+    own = new_environment(tmp_path / "environment", built(project, "*.whl"))
+    consumer = shutil.copy(ROOT / "tests" / "typed_consumer.py", tmp_path)
+    configuration = tmp_path / "mypy.ini"
+    configuration.write_text(
+        "[mypy]\nstrict = true\ndisallow_subclassing_any = false\n"
+        "[mypy-metaflow.*]\nignore_missing_imports = true\nfollow_imports = skip\n"
+    )
+    mypy = ("-m", "mypy", "--config-file", configuration, "--python-executable", own)
+    python(tmp_path, *mypy, consumer)

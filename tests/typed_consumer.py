@@ -1,0 +1,30 @@
+"""What a user's type checker makes of the library: only checked, never run."""
+
+from typing import assert_type
+
+from metaflow import FlowSpec
+
+from namespaced_trigger import NamespacedTriggerException, namespaced_trigger
+from rehearsal.sensor import Sensor
+
+assert_type(namespaced_trigger.event_name("food", project="foo", user="jane"), str)
+assert_type(namespaced_trigger.raise_event("food", {"rows": 5}, safe_publish=True), str | None)
+assert_type(Sensor.parse({}), Sensor)
+
+namespaced_trigger("food")  # type: ignore[call-arg]
+namespaced_trigger(evnt="food")  # type: ignore[call-arg]
+namespaced_trigger(event=5)  # type: ignore[arg-type]
+namespaced_trigger.raise_event("food", {1: "one"})  # type: ignore[dict-item]
+namespaced_trigger.raise_event("food", ignore_errors="yes")  # type: ignore[arg-type]
+
+
+@namespaced_trigger(
+    events=["food", {"name": "drink", "parameters": {"path": "path"}}, lambda context: "food"],
+    options={"reset_at": {"cron": "@daily"}},
+)
+class ConsumerFlow(FlowSpec):
+    rows: int = 5
+
+
+def refused(problem: NamespacedTriggerException) -> str:
+    return f"{problem.headline}: {ConsumerFlow.rows}"
