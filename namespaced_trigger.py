@@ -953,6 +953,14 @@ class namespaced_trigger(metaflow.FlowMutator):
         Metaflow tries again where the webhook cannot be reached: five times, which
         takes 15 seconds on a dead port. It does not try again after an answer, nor
         after the 60 seconds that it waits for one.
+
+        Examples
+        --------
+        Outside of a deployed workflow this publishes nothing, and says so on stderr:
+
+        >>> namespaced_trigger.raise_event(
+        ...     "food", {"path": "s3://x"}, safe_publish=True, project="foo", production=True
+        ... )
         """
         name = cls.event_name(event_name, project=project, branch=branch, production=production)
         content = _payload(name, payload)
