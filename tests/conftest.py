@@ -147,9 +147,14 @@ def bench(tmp_path: Path) -> Iterator[Workbench]:
 
 
 def copy_project(folder: Path) -> None:
-    """Put a clone of the project into a folder, with what is installed for it."""
+    """Put a clone of the project into a folder."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
     shutil.copytree(ROOT, folder, ignore=ignored, dirs_exist_ok=True)
+
+
+def copy_installed_project(folder: Path) -> None:
+    """The same, with what is installed for it."""
+    copy_project(folder)
     # Its files are copies: an installation that finds other pins changes nothing here.
     (folder / ".venv").mkdir()
     for entry in (ROOT / ".venv").iterdir():

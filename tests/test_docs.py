@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, SECONDS_FOR_A_COMMAND, Workbench, copy_project
+from conftest import ROOT, SECONDS_FOR_A_COMMAND, Workbench, copy_installed_project
 from markdown_it import MarkdownIt
 
 import namespaced_trigger
@@ -86,7 +86,7 @@ class Reader:
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
-        copy_project(bench.folder)
+        copy_installed_project(bench.folder)
         bench.variables.update(
             METAFLOW_USER="jane",
             PYTHONPATH="(unset)",

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SECONDS_FOR_A_COMMAND, copy_project, has_traceback
+from conftest import SECONDS_FOR_A_COMMAND, copy_installed_project, has_traceback
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    copy_project(tmp_path)
+    copy_installed_project(tmp_path)
     return tmp_path
 
 
