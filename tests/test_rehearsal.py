@@ -124,7 +124,7 @@ def test_a_run_has_the_package_the_config_and_the_variables_of_its_pod(tmp_path:
     )
     publish = 'namespaced_trigger.raise_event("food", {"count": 41}, safe_publish=True)'
     write_flows(tmp_path, publish, parameters=parameters, body=body)
-    shutil.copy(namespaced_trigger.__file__, tmp_path)
+    shutil.copy(namespaced_trigger.__file__, tmp_path / "namespaced_trigger.py")
     rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, METAFLOW_USER="alice")
     assert "saw test.bar foo.test.bar.food 42" in rehearsal.output
     assert 'text a "b"' in rehearsal.output

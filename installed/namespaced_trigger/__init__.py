@@ -1,0 +1,1 @@
+../../namespaced_trigger.py
