@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from metaflow import StepMutator
+from metaflow.packaging_sys import distribution_support
 from metaflow.plugins.argo import argo_workflows_decorator
 
 # Decorators that move a step to a cluster. In a pod it has arrived there already.
@@ -25,6 +26,10 @@ def _open(path: str, *args: Any) -> Any:
 # @trigger_on_finish hears. It also tells Argo what comes next, in /mnt/out, a volume
 # that its pods have; nothing else in that module opens a file.
 setattr(argo_workflows_decorator, "open", _open)  # noqa: B010 (the module has no such name)
+
+# `run` makes a code package of its own, and fails where a module of this one is installed
+# on this machine as well: it looks for the module's distribution. A pod has none.
+distribution_support._cached_distributions = {}
 
 
 class inside_pod(StepMutator):

@@ -125,6 +125,19 @@ def test_the_module_arrives_in_the_code_package(
     assert set(modules(bench)) == {(ROOT / "namespaced_trigger.py").read_bytes()}
 
 
+def test_a_flow_of_the_installed_library_is_rehearsed(
+    bench: Workbench, project: Path, tmp_path: Path
+) -> None:
+    bench.python = new_environment(tmp_path / "environment", built(project, "*.whl"))
+    bench.variables["PYTHONPATH"] = "(unset)"
+    bench.flow(FLOW, start="import namespaced_trigger as module; print(module.__file__)")
+    commands = "; ".join(f"python flow.py argo-workflows {each}" for each in ("create", "trigger"))
+    options = ("--logs", tmp_path / "logs", "bash", "-e", "-c", commands)
+    result = bench.run("-m", "rehearsal", *options)
+    assert result.status == 0, result.output
+    assert "/.mf_code/namespaced_trigger/" in (tmp_path / "logs" / "run-1.txt").read_text()
+
+
 def test_a_consumer_of_the_wheel_is_type_checked(project: Path, tmp_path: Path) -> None:
     own = new_environment(tmp_path / "environment", built(project, "*.whl"))
     consumer = shutil.copy(ROOT / "tests" / "typed_consumer.py", tmp_path)
