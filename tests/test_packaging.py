@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SECONDS_FOR_A_COMMAND, VERSION, Workbench, copy_project
+from conftest import ROOT, SECONDS_FOR_A_COMMAND, Workbench, copy_project
 
 GZIP = b"\x1f\x8b"
 FLOW = """
@@ -22,6 +22,14 @@ FLOW = """
 @project(name="foo")
 class DemoFlow(FlowSpec):
     project = Config("project", default_value={})
+"""
+
+
+DECORATORS = """
+import metaflow
+
+class own_mutator(metaflow.FlowMutator):
+    pass
 """
 
 
@@ -100,24 +108,25 @@ def modules(bench: Workbench) -> Iterator[bytes]:
                         yield file.read()
 
 
-EDITABLE = pytest.param(
-    "in an editable project",
-    marks=pytest.mark.skipif(
-        VERSION < (2, 19), reason="Metaflow before 2.19 fails on what is installed as editable"
-    ),
-)
+PLACES = {
+    "in site-packages": ("installed",),
+    "in an editable project": ("editable",),
+    "beside the flow": ("beside",),
+    "beside the flow and in site-packages": ("beside", "installed"),
+    "beside the flow and in an editable project": ("beside", "editable"),
+}
 
 
-@pytest.mark.parametrize("place", ["in site-packages", EDITABLE, "beside the flow"])
+@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
 def test_the_module_arrives_in_the_code_package(
-    bench: Workbench, project: Path, tmp_path: Path, place: str
+    bench: Workbench, project: Path, tmp_path: Path, places: tuple[str, ...]
 ) -> None:
     installed: tuple[str | Path, ...] = ()
-    if place == "in site-packages":
+    if "installed" in places:
         installed = (built(project, "*.whl"),)
-    elif place == "in an editable project":
+    elif "editable" in places:
         installed = ("--editable", project)
-    else:
+    if "beside" in places:
         shutil.copy(project / "namespaced_trigger.py", bench.folder)
     bench.python = new_environment(tmp_path / "environment", *installed)
     bench.variables["PYTHONPATH"] = "(unset)"
@@ -129,13 +138,26 @@ def test_a_flow_of_the_installed_library_is_rehearsed(
     bench: Workbench, project: Path, tmp_path: Path
 ) -> None:
     bench.python = new_environment(tmp_path / "environment", built(project, "*.whl"))
+    (site_packages,) = (tmp_path / "environment").glob("lib/python*/site-packages")
+    (site_packages / "own_decorators").mkdir()
+    (site_packages / "own_decorators" / "__init__.py").write_text(DECORATORS)
+    (site_packages / "own_decorators-1.dist-info").mkdir()
+    (site_packages / "own_decorators-1.dist-info" / "METADATA").write_text("Name: own-decorators\n")
+    (site_packages / "own_decorators-1.dist-info" / "RECORD").write_text(
+        "own_decorators/__init__.py,,\n"
+    )
     bench.variables["PYTHONPATH"] = "(unset)"
-    bench.flow(FLOW, start="import namespaced_trigger as module; print(module.__file__)")
+    bench.flow(
+        f"import own_decorators\n{FLOW}",
+        start="import namespaced_trigger as n; print(n.__file__, own_decorators.__file__)",
+    )
     commands = "; ".join(f"python flow.py argo-workflows {each}" for each in ("create", "trigger"))
     options = ("--logs", tmp_path / "logs", "bash", "-e", "-c", commands)
     result = bench.run("-m", "rehearsal", *options)
     assert result.status == 0, result.output
-    assert "/.mf_code/namespaced_trigger/" in (tmp_path / "logs" / "run-1.txt").read_text()
+    printed = (tmp_path / "logs" / "run-1.txt").read_text()
+    assert "/.mf_code/namespaced_trigger/" in printed
+    assert "/.mf_code/own_decorators/" in printed
 
 
 def test_a_consumer_of_the_wheel_is_type_checked(project: Path, tmp_path: Path) -> None:
