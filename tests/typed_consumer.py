@@ -1,8 +1,7 @@
 """What a user's type checker makes of the library: only checked, never run."""
 
-from typing import assert_type
-
 from metaflow import FlowSpec
+from typing_extensions import assert_type
 
 from namespaced_trigger import NamespacedTriggerException, namespaced_trigger
 from rehearsal.sensor import Sensor
