@@ -11,6 +11,7 @@ deployment only where it lies beside the flow or defines a FlowMutator.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -87,6 +88,9 @@ TRUE_TEXTS = ("1", "true", "t", "yes", "y", "on")
 
 # A payload travels to the pod in one environment variable, and Linux takes 128 KiB.
 LARGE_PAYLOAD_BYTES = 100_000
+
+# NaN and Infinity are no JSON, and json.dumps writes them all the same.
+STRICT_JSON = json.JSONEncoder(allow_nan=False)
 
 # Argo Events passes the numbers of a payload through a 64-bit float.
 LARGEST_EXACT_INTEGER = 2**53
@@ -289,6 +293,7 @@ def _refuse_redirects(url: str) -> None:
         urllib.request.install_opener(opener)
 
 
+@functools.cache
 def _webhook_host(url: str | None) -> str:
     """Return the webhook's host and port, or refuse a URL that has none."""
     variable = "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"
@@ -326,7 +331,7 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
             )
     content = dict(payload)
     try:
-        size = len(json.dumps(content, allow_nan=False))
+        size = len(STRICT_JSON.encode(content))
     except (TypeError, ValueError, RecursionError) as error:
         raise NamespacedTriggerException(
             f"The payload {reprlib.repr(payload)} is not valid JSON: {error}. Use text, "
@@ -346,13 +351,12 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
 
 
 def _rounded_integers(value: Any) -> Iterator[int]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for each in value:
+    if isinstance(value, int):
+        if abs(value) > LARGEST_EXACT_INTEGER:
+            yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
             yield from _rounded_integers(each)
-    elif isinstance(value, int) and abs(value) > LARGEST_EXACT_INTEGER:
-        yield value
 
 
 class _Name(DeployTimeField):

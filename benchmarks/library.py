@@ -19,9 +19,10 @@ from rehearsal.stage import Stage
 from .pairs import Pair, in_turns, processor_seconds
 
 ROOT = Path(__file__).parent.parent
-TURNS = 20
+TURNS = 30
 EVENTS_IN_A_DECORATOR = (1, 100, 1000)
-PUBLICATIONS = 2000
+PUBLICATIONS = 1000
+SECONDS_OF_A_NETWORK = 0.005
 
 FLOW = """
 from metaflow import *
@@ -91,11 +92,13 @@ if __name__ == "__main__":
 """
 
 WEBHOOK = """
+import sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(float(sys.argv[1]))
         self.send_response(200)
         self.end_headers()
     def log_message(self, *_):
@@ -126,7 +129,8 @@ def pairs() -> Iterator[Pair]:
                 ):
                     yield _deployment(folder, environment, number, other, decorator)
         yield _import(folder, environment)
-        yield _publication(folder, environment)
+        yield _publication(folder, environment, 0)
+        yield _publication(folder, environment, SECONDS_OF_A_NETWORK)
 
 
 def _deployment(
@@ -158,18 +162,19 @@ def _import(folder: Path, environment: dict[str, str]) -> Pair:
     )
 
 
-def _publication(folder: Path, environment: dict[str, str]) -> Pair:
+def _publication(folder: Path, environment: dict[str, str], seconds: float) -> Pair:
     result, flow = folder / "pairs.json", folder / "publisher.py"
     flow.write_text(PUBLISHER.format(publications=PUBLICATIONS, result=str(result)))
     options = ["--datastore", "local", "--branch", "bar", "--production"]
-    with webhook() as url:
+    with webhook(seconds) as url:
         processor_seconds(
             [sys.executable, "publisher.py", *options, "run"],
             folder,
             {**environment, "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": url},
         )
+    answers = f"after {1000 * seconds:g} ms" if seconds else "at once"
     return Pair(
-        f"publish {PUBLICATIONS} events, each",
+        f"publish an event, {PUBLICATIONS} times, to a webhook that answers {answers}",
         "raise_event",
         "ArgoEvent.publish",
         json.loads(result.read_text()),
@@ -177,9 +182,10 @@ def _publication(folder: Path, environment: dict[str, str]) -> Pair:
 
 
 @contextmanager
-def webhook() -> Iterator[str]:
-    """Answer every event in a process of its own, and yield where."""
-    server = subprocess.Popen([sys.executable, "-c", WEBHOOK], stdout=subprocess.PIPE, text=True)
+def webhook(seconds: float) -> Iterator[str]:
+    """Answer every event after this time, in a process of its own, and yield where."""
+    command = [sys.executable, "-c", WEBHOOK, str(seconds)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
         yield f"http://127.0.0.1:{server.stdout.readline().strip()}/"
