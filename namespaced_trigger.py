@@ -11,7 +11,6 @@ deployment only where it lies beside the flow or defines a FlowMutator.
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib
 import inspect
 import json
@@ -20,6 +19,7 @@ import re
 import reprlib
 import shlex
 import sys
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -39,8 +39,8 @@ if [int(part) for part in re.findall(r"\d+", metaflow.__version__)[:3]] < [*OLDE
 # These are not in every Metaflow that is too old, so they come after the check.
 from metaflow import flowspec  # noqa: E402
 from metaflow._vendor import click  # noqa: E402
-from metaflow.exception import MetaflowException, ParameterFieldFailed  # noqa: E402
-from metaflow.parameters import DeployTimeField  # noqa: E402
+from metaflow.exception import MetaflowException  # noqa: E402
+from metaflow.parameters import DeployTimeField, current_flow  # noqa: E402
 from metaflow.plugins.project_decorator import format_name  # noqa: E402
 from metaflow.user_configs.config_parameters import (  # noqa: E402
     resolve_delayed_evaluator,
@@ -60,6 +60,9 @@ HEARD_BY_ARGO = re.compile(r"[A-Za-z]")
 # The four forms of a branch, as `current.branch_name` and @trigger_on_finish have them.
 PROJECT_BRANCH = re.compile(r"prod|(?:prod|test)\.(?P<branch>.+)|user\..+")
 
+# The Config that a flow has unless the decorator's config_name says otherwise.
+CONFIG_NAME = "project"
+
 # The keys that @project and the config share.
 PROJECT_KEYS = ("name", "branch", "production")
 
@@ -75,6 +78,9 @@ ENVELOPE_KEYS = ("name", "timestamp", "utc_date", "generated-by-metaflow")
 # What a dict in `event` or `events` may say; the last two as @trigger_on_finish has them.
 EVENT_KEYS = ("name", "parameters", "project", "project_branch")
 
+# The one key of `options` that @trigger reads; it ignores others.
+RESET_OPTION = "reset_at"
+
 WRITE_EVENTS = '@namespaced_trigger(events=["food", "drink"])'
 WRITE_EVENT = f'Write @namespaced_trigger(event="food") or {WRITE_EVENTS}.'
 EXAMPLE_CONFIG = {"branch": "bar", "production": True}
@@ -88,9 +94,6 @@ TRUE_TEXTS = ("1", "true", "t", "yes", "y", "on")
 
 # A payload travels to the pod in one environment variable, and Linux takes 128 KiB.
 LARGE_PAYLOAD_BYTES = 100_000
-
-# NaN and Infinity are no JSON, and json.dumps writes them all the same.
-STRICT_JSON = json.JSONEncoder(allow_nan=False)
 
 # Argo Events passes the numbers of a payload through a 64-bit float.
 LARGEST_EXACT_INTEGER = 2**53
@@ -116,10 +119,10 @@ class _Namespace(NamedTuple):
                 f"A project's name is text, and {project!r} is not. Write, for example, "
                 '"my_project".'
             )
-        if branch is not None and not isinstance(branch, str):
+        if branch is not None and (not isinstance(branch, str) or not branch):
             raise NamespacedTriggerException(
                 f"A branch is text, and {branch!r} is not. Write, for example, "
-                f'"{_valid_part(str(branch))}".'
+                f'"{_valid_part(str(branch)) or "my_branch"}", or leave it out.'
             )
         if not isinstance(production, bool):
             raise NamespacedTriggerException(
@@ -132,8 +135,9 @@ class _Namespace(NamedTuple):
             )
         if user is not None and (branch or production):
             raise NamespacedTriggerException(
-                f"user={user!r} names a user's branch, and branch={branch!r}, "
-                f"production={production!r} name another. Give one of them."
+                f"user={user!r} names a user's branch, and "
+                f"{f'branch={branch!r}' if branch else 'production=True'} names another. Give one "
+                "of them."
             )
         try:
             # METAFLOW_OWNER replaces the user's name in format_name; one that was
@@ -190,14 +194,22 @@ class _Namespace(NamedTuple):
                 f"The name of an event is empty: {event!r}. Use letters, digits, "
                 '"_", "-" and ".", for example "food".'
             )
-        own_name = f".{event}".rpartition(f".{self}.")[2]
-        if own_name != f".{event}":
+        given = f"{self}.{event}"
+        name = NOT_IN_EVENT_NAMES.sub("", given)
+        own, cleaned = (NOT_IN_EVENT_NAMES.sub("", text) for text in (str(self), event))
+        own_name = f".{cleaned}".rpartition(f".{own}.")[2]
+        if own_name != f".{cleaned}":
             raise NamespacedTriggerException(
                 f"The event {event!r} has its namespace already, which would be added once more. "
                 f"Write {own_name!r}."
             )
-        given = f"{self}.{event}"
-        name = NOT_IN_EVENT_NAMES.sub("", given)
+        if re.match(rf"(mfns\.)?{re.escape(self.project)}\.(prod|test|user)\.", cleaned):
+            raise NamespacedTriggerException(
+                f"The event {event!r} has a namespace already, and would become {name!r}. Write "
+                'the part behind it. For another namespace, write {"name": "food", '
+                '"project_branch": "prod"} in the decorator, and raise_event("food", '
+                "production=True) in a step."
+            )
         if name != given:
             warn(f"{given!r} has characters that event names cannot have; the event is {name!r}.")
         if not HEARD_BY_ARGO.match(name):
@@ -293,7 +305,6 @@ def _refuse_redirects(url: str) -> None:
         urllib.request.install_opener(opener)
 
 
-@functools.cache
 def _webhook_host(url: str | None) -> str:
     """Return the webhook's host and port, or refuse a URL that has none."""
     variable = "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"
@@ -318,11 +329,8 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
     """Return the payload, or refuse what would not arrive as it was given."""
     if payload is None:
         return {}
-    if not isinstance(payload, Mapping) or not all(isinstance(key, str) for key in payload):
-        raise NamespacedTriggerException(
-            f"The payload is a dict with text keys, and {reprlib.repr(payload)} is not. Write, for "
-            'example, {"path": "s3://bucket/key"}.'
-        )
+    if not isinstance(payload, Mapping):
+        raise _not_a_payload(payload)
     for key in ENVELOPE_KEYS:
         if key in payload:
             raise NamespacedTriggerException(
@@ -331,18 +339,19 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
             )
     content = dict(payload)
     try:
-        size = len(STRICT_JSON.encode(content))
-    except (TypeError, ValueError, RecursionError) as error:
+        size = len(json.dumps(content, allow_nan=False))  # NaN and Infinity are no JSON
+        rounded = list(_rounded_integers(content))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NamespacedTriggerException(
-            f"The payload {reprlib.repr(payload)} is not valid JSON: {error}. Use text, "
-            "numbers, true, false, null, lists and dicts."
+            f"The payload of {name!r} cannot be sent: {error}. Use text, numbers, true, false, "
+            "null, lists and dicts."
         ) from error
     if size > LARGE_PAYLOAD_BYTES:
         _warn(
             f"the payload of {name!r} has {size:,} bytes. One of more than 128 KiB cannot reach "
             "the pod; put the data into a file, and its path into the payload."
         )
-    for number in _rounded_integers(content):
+    for number in rounded:
         _warn(
             f"the payload of {name!r} has the integer {number}, which arrives rounded (Argo "
             "Events keeps 53 bits). Send it as text."
@@ -350,40 +359,66 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
     return content
 
 
+def _not_a_payload(value: Any) -> NamespacedTriggerException:
+    return NamespacedTriggerException(
+        f"The payload is a dict with text keys, and {reprlib.repr(value)} is not. Write, for "
+        'example, {"path": "s3://bucket/key"}.'
+    )
+
+
 def _rounded_integers(value: Any) -> Iterator[int]:
+    """Return the integers of a payload that do not arrive as they are."""
     if isinstance(value, int):
         if abs(value) > LARGEST_EXACT_INTEGER:
+            float(value)  # raises where Argo Events could not take it at all
             yield value
     elif isinstance(value, (dict, list, tuple)):
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise _not_a_payload(value)
         for each in value.values() if isinstance(value, dict) else value:
             yield from _rounded_integers(each)
 
 
-class _Name(DeployTimeField):
-    """The name of an event, made by a function at deployment.
+class _RefusedName(DeployTimeField):
+    """The name of an event that is refused at deployment, when Metaflow asks for it.
 
-    What a function raises then, Metaflow shows as a traceback; a refusal is shown as it is.
+    What a function raises then, Metaflow shows as a traceback; this is shown as it is.
     """
 
-    def __init__(self, make: Callable[[Any], str]) -> None:
-        super().__init__("event_name", str, None, make, False, print_representation="a function")
+    def __init__(self, refusal: NamespacedTriggerException) -> None:
+        super().__init__("event_name", str, None, None, False, print_representation="refused")
+        self._refusal = refusal
 
     def __call__(self, deploy_time: bool = False) -> Any:
-        try:
-            return super().__call__(deploy_time)
-        except ParameterFieldFailed as failure:
-            if isinstance(failure.__context__, NamespacedTriggerException):
-                raise failure.__context__ from None
-            raise
+        raise self._refusal
 
 
-def _refuse_as_event(refusal: NamespacedTriggerException) -> dict[str, Any]:
-    """Return an event that is refused when Metaflow asks for its name."""
+def _call(function: Callable[[Any], Any], context: Any) -> Any:
+    """Return what a user's function returns, or refuse what it raises."""
+    try:
+        return function(context)
+    except Exception as error:  # it can raise anything
+        _, *theirs = traceback.extract_tb(error.__traceback__)
+        place = f" ({theirs[0].filename}, line {theirs[0].lineno})" if theirs else ""
+        raise NamespacedTriggerException(
+            f"The function {getattr(function, '__name__', function)!r} in @namespaced_trigger "
+            f"raised {type(error).__name__}: {error}{place}. It is called with one argument, the "
+            "context, when the flow is deployed."
+        ) from error
 
-    def refuse(_context: Any) -> str:
-        raise refusal
 
-    return {"name": _Name(refuse)}
+def _parameters(parameters: Any) -> dict[Any, Any] | list[Any]:
+    """Return what `@trigger` takes for a mapping of parameters; it drops what it does not know."""
+    if parameters is None:
+        return {}
+    if isinstance(parameters, Mapping):
+        return dict(parameters)
+    if isinstance(parameters, (list, tuple)):
+        return [tuple(each) if isinstance(each, list) else each for each in parameters]
+    raise NamespacedTriggerException(
+        f"The parameters of an event are a dict or a list, and {parameters!r} is neither. Write "
+        'them as {"flow_parameter": "payload_key"}, or as ["name_of_both"].'
+    )
 
 
 class _MappingParser:
@@ -398,16 +433,21 @@ class _MappingParser:
 
     def __call__(self, text: str) -> Any:
         parser = self._parser
-        if isinstance(parser, str):  # where it can be imported from, as Metaflow has it
-            module, _, function = parser.rpartition(".")
-            prefix = "metaflow" if module.startswith(".") else ""
-            parser = getattr(importlib.import_module(prefix + module), function)
         try:
+            if isinstance(parser, str):  # where it can be imported from, as Metaflow has it
+                module, _, function = parser.rpartition(".")
+                prefix = "metaflow" if module.startswith(".") else ""
+                parser = getattr(importlib.import_module(prefix + module), function)
             value = parser(text)
         except json.JSONDecodeError as error:
             raise NamespacedTriggerException(
                 f"The config {self._config_name!r} is not valid JSON ({error}): {text!r}. "
                 f"Write, for example, {_config_value(self._config_name, EXAMPLE_CONFIG)}"
+            ) from error
+        except Exception as error:  # a user's parser can raise anything
+            raise NamespacedTriggerException(
+                f"The parser of the config {self._config_name!r} failed with {text!r} "
+                f"({type(error).__name__}: {error}). Correct the value, or the parser."
             ) from error
         if value is None:  # null; Metaflow takes it from itself, not from a parser
             return {}
@@ -438,21 +478,47 @@ def _check_list(events: Any) -> list[Any]:
     return list(events)
 
 
-def _flow_state(mutable_flow: Any, item: str) -> Any:
+def _flow_state(flow: Any, item: str) -> Any:
     """Return what Metaflow keeps of a flow class and does not show in MutableFlow."""
     # Metaflow 2.19.10 renamed the enumeration of the items, and keeps the case of configs.
     items = getattr(flowspec, "FlowStateItems", None) or flowspec._FlowState
-    return mutable_flow._flow_cls._flow_state.get(items[item], {})
+    return flow._flow_state.get(items[item], {})
 
 
-def _flow_configs(mutable_flow: Any) -> dict[str, Any]:
+def _flow_configs(flow: Any) -> dict[str, Any]:
     """Return the flow's configs by name, None for one without a value."""
     # Before Metaflow 2.19 a config without a value makes MutableFlow.configs fail. From
     # 2.19.10 on a value has a flag beside it, whether it is plain.
     return {
         name: value[0] if isinstance(value, tuple) else value
-        for name, value in _flow_state(mutable_flow, "CONFIGS").items()
+        for name, value in _flow_state(flow, "CONFIGS").items()
     }
+
+
+def _warn_of_an_unused_config(running: _Namespace) -> None:
+    """Warn where the config of the flow that is running names another branch than its own.
+
+    A listener takes its branch from there. A publisher that is deployed in the same way
+    does not, and would publish where nobody listens.
+    """
+    flow = getattr(current_flow, "flow_cls", None)
+    config = flow and _flow_configs(flow).get(CONFIG_NAME)
+    if not isinstance(config, Mapping):
+        return
+    branch, production = config.get("branch"), config.get("production")
+    if not branch and not production:
+        return
+    flags = " ".join([f"--branch {branch}"] * bool(branch) + ["--production"] * bool(production))
+    try:
+        meant = _Namespace.of(running.project, branch or None, production or False)
+    except NamespacedTriggerException:  # nothing reads it here, so nothing is wrong with it
+        return
+    if meant != running:
+        _warn(
+            f"the config {CONFIG_NAME!r} names {meant}, and this flow publishes in {running}: the "
+            "config sets the branch of a flow with @namespaced_trigger only. Deploy this one "
+            f"with {flags}."
+        )
 
 
 def _config_key(name: str) -> str:
@@ -514,14 +580,24 @@ class namespaced_trigger(metaflow.FlowMutator):
             event: Event | None = None,
             events: list[Event] | Callable[..., list[Event]] | None = None,
             options: Mapping[str, Any] | None = None,
-            config_name: str = "project",
+            config_name: str = CONFIG_NAME,
             show_warnings: bool = True,
         ) -> None: ...
 
     def __call__(self, flow_spec: Flow | None = None) -> Flow:
         """Decorate the flow."""
+        if isinstance(flow_spec, type):
+            is_flow = issubclass(flow_spec, metaflow.FlowSpec)
+        else:
+            is_flow = flow_spec is None or isinstance(flow_spec, metaflow.FlowMutator)
+        if not is_flow:
+            # Nothing would catch an exception while the flow is being imported.
+            raise SystemExit(
+                "@namespaced_trigger stands above the class of a flow, and "
+                f"{getattr(flow_spec, '__name__', flow_spec)!r} is none. Move it there."
+            )
         flow: Flow = super().__call__(flow_spec)
-        config_name = self._kwargs.get("config_name", "project")
+        config_name = self._kwargs.get("config_name", CONFIG_NAME)
         for value in (value for base in flow.__mro__ for value in vars(base).values()):
             if not isinstance(value, metaflow.Config) or value.name != config_name:
                 continue
@@ -538,13 +614,13 @@ class namespaced_trigger(metaflow.FlowMutator):
         `MutableFlow.add_decorator` ignores a decorator that is there already. Were this
         one not the last, a `@trigger` that another mutator adds would be lost unsaid.
         """
-        mutators = _flow_state(mutable_flow, "FLOW_MUTATORS")
+        mutators = _flow_state(mutable_flow._flow_cls, "FLOW_MUTATORS")
         if sum(isinstance(mutator, namespaced_trigger) for mutator in mutators) > 1:
             raise self._other_trigger("a second @namespaced_trigger")
         self._namespace_flow_after(self, mutable_flow)
 
     def _namespace_flow_after(self, done: Any, mutable_flow: Any) -> None:
-        last = _flow_state(mutable_flow, "FLOW_MUTATORS")[-1]
+        last = _flow_state(mutable_flow._flow_cls, "FLOW_MUTATORS")[-1]
         if last is done:
             self._namespace_flow(mutable_flow)
             return
@@ -605,7 +681,7 @@ class namespaced_trigger(metaflow.FlowMutator):
         event: Any = None,
         events: Any = None,
         options: Any = None,
-        config_name: Any = "project",
+        config_name: Any = CONFIG_NAME,
         show_warnings: Any = True,
     ) -> None:
         if (event is None) == (events is None):
@@ -622,12 +698,20 @@ class namespaced_trigger(metaflow.FlowMutator):
                 'example, config_name="project".'
             )
         if options is not None and not (
-            isinstance(options, Mapping) and isinstance(options.get("reset_at", {}), Mapping)
+            isinstance(options, Mapping) and isinstance(options.get(RESET_OPTION, {}), Mapping)
         ):
             raise NamespacedTriggerException(
                 f"options is a dict of dicts, and {options!r} is not. Write, for example, "
                 'options={"reset_at": {"cron": "@daily"}}.'
             )
+        for key in options or ():
+            if key != RESET_OPTION and difflib.get_close_matches(
+                str(key), [RESET_OPTION], cutoff=SIMILARITY_OF_A_SLIP
+            ):
+                raise NamespacedTriggerException(
+                    f"options has the key {key!r}, which @trigger would ignore. Write "
+                    f"{RESET_OPTION!r}."
+                )
         _check_flag("show_warnings", show_warnings)
         self._events: Any = events if event is None else [event]
         self._options: Mapping[str, Any] | None = options
@@ -648,10 +732,11 @@ class namespaced_trigger(metaflow.FlowMutator):
 
     def _config(self, mutable_flow: Any) -> Mapping[str, Any] | None:
         """Return the flow's Config, None where the flow has no Config of that name."""
-        configs = _flow_configs(mutable_flow)
+        configs = _flow_configs(mutable_flow._flow_cls)
         name = self._config_name
         if _config_key(name) not in configs:
-            others = "".join(f', or config_name="{other}" to the decorator' for other in configs)
+            others = " or ".join(f'config_name="{other}"' for other in configs)
+            others = others and f", or write {others} in the decorator"
             self._warn(
                 f"The flow has no Config named {name!r}, so its branch can only be the one in "
                 "@project. To set the branch at deployment, add this line to the flow: "
@@ -754,7 +839,8 @@ class namespaced_trigger(metaflow.FlowMutator):
 
     def _warn_of_another_owner(self, namespace: _Namespace) -> None:
         owner, user = os.environ.get("METAFLOW_OWNER"), get_username()
-        if namespace.branch == f"user.{owner}" and owner != user:
+        is_deployed = "ARGO_WORKFLOW_TEMPLATE" in os.environ  # and METAFLOW_OWNER is who did it
+        if namespace.branch == f"user.{owner}" and owner != user and not is_deployed:
             # argo_workflows.py: the pods get the user's name as METAFLOW_OWNER.
             self._warn(
                 f"METAFLOW_OWNER makes this the branch of {owner!r}, but the pods that you deploy "
@@ -771,56 +857,67 @@ class namespaced_trigger(metaflow.FlowMutator):
         )
 
     def _place_trigger(self, mutable_flow: Any, namespace: _Namespace) -> None:
-        names: set[str] = set()  # of this deployment, to find the same name twice
-        events: Any
-        if callable(self._events):
-            events = self._at_deployment(
-                lambda context: [
-                    self._listen(event, namespace, names)
-                    for event in _check_list(self._events(context))
-                ],
-                on_refusal=lambda refusal: [_refuse_as_event(refusal)],
-            )
-        else:
-            events = [self._listen(event, namespace, names) for event in self._events]
-        arguments: dict[str, Any] = {"events": events}
+        def at_deployment(context: Any) -> Any:
+            try:
+                return self._listen_to_all(namespace, context)
+            except NamespacedTriggerException as refusal:
+                return [{"name": _RefusedName(refusal)}]
+
+        # What no function decides is refused on every command, not at deployment alone.
+        arguments: dict[str, Any] = {
+            "events": self._listen_to_all(namespace, None) or at_deployment
+        }
         if self._options is not None:
             arguments["options"] = dict(self._options)
         mutable_flow.add_decorator(
             metaflow.trigger, deco_kwargs=arguments, duplicates=mutable_flow.ERROR
         )
 
-    def _listen(self, event: Any, own: _Namespace, names: set[str]) -> Any:
-        """Return what `@trigger` takes for an event, its name in its namespace."""
+    def _listen_to_all(self, namespace: _Namespace, context: Any) -> list[Any] | None:
+        """Return what `@trigger` takes for all events, their names in their namespaces.
+
+        Without a context it is not deployment yet: None where a function has to be called.
+        """
+        events = self._events
+        if callable(events):
+            if context is None:
+                return None
+            events = _check_list(_call(events, context))
+        names: set[str] = set()  # to find the same name twice
+        listened = [self._listen(event, namespace, names, context) for event in events]
+        return None if None in listened else listened
+
+    def _listen(self, event: Any, own: _Namespace, names: set[str], context: Any) -> Any:
+        """Return what `@trigger` takes for an event, None as above."""
+        if callable(event):
+            if context is None:
+                return None
+            event = _call(event, context)
         if isinstance(event, str):
             return self._listen_to_name(event, own, names)
-        if isinstance(event, Mapping):
-            unknown = [key for key in event if key not in EVENT_KEYS]
-            if unknown or "name" not in event:
-                problem = f"the key {unknown[0]!r}" if unknown else "no name"
-                raise NamespacedTriggerException(
-                    f"The event {dict(event)!r} has {problem}. An event has a name, and may "
-                    f'have {", ".join(EVENT_KEYS[1:])}: {{"name": "food", "parameters": '
-                    '{"flow_parameter": "payload_key"}}.'
-                )
-            namespace = own.other(event.get("project"), event.get("project_branch"))
-            listened = {key: event[key] for key in EVENT_KEYS[:2] if key in event}
-            if callable(event["name"]):
-                listened["name"] = _Name(
-                    lambda context: self._listen_to_name(event["name"](context), namespace, names)
-                )
-            else:
-                listened["name"] = self._listen_to_name(event["name"], namespace, names)
-            return listened
-        if callable(event):
-            return self._at_deployment(
-                lambda context: self._listen(event(context), own, names),
-                on_refusal=_refuse_as_event,
+        if not isinstance(event, Mapping):
+            raise NamespacedTriggerException(
+                f"An event is a name, a dict with a name, or a function that returns one of them, "
+                f"and {event!r} is none. {WRITE_EVENT}"
             )
-        raise NamespacedTriggerException(
-            f"An event is a name, a dict with a name, or a function that returns one of them, "
-            f"and {event!r} is none. {WRITE_EVENT}"
-        )
+        unknown = [key for key in event if key not in EVENT_KEYS]
+        if unknown or "name" not in event:
+            problem = f"the key {unknown[0]!r}" if unknown else "no name"
+            raise NamespacedTriggerException(
+                f"The event {dict(event)!r} has {problem}. An event has a name, and may "
+                f'have {", ".join(EVENT_KEYS[1:])}: {{"name": "food", "parameters": '
+                '{"flow_parameter": "payload_key"}}.'
+            )
+        namespace = own.other(event.get("project"), event.get("project_branch"))
+        listened = {key: event[key] for key in EVENT_KEYS[:2] if key in event}
+        functions = [key for key, value in listened.items() if callable(value)]
+        if functions and context is None:
+            return None
+        listened.update((key, _call(listened[key], context)) for key in functions)
+        listened["name"] = self._listen_to_name(listened["name"], namespace, names)
+        if "parameters" in listened:
+            listened["parameters"] = _parameters(listened["parameters"])
+        return listened
 
     def _listen_to_name(self, event: Any, namespace: _Namespace, names: set[str]) -> str:
         name = namespace.event_name(event, self._warn)
@@ -831,18 +928,6 @@ class namespaced_trigger(metaflow.FlowMutator):
             )
         names.add(name)
         return name
-
-    @staticmethod
-    def _at_deployment(
-        function: Callable[..., Any], on_refusal: Callable[[NamespacedTriggerException], Any]
-    ) -> Callable[[Any], Any]:
-        def evaluate(context: Any) -> Any:
-            try:
-                return function(context)
-            except NamespacedTriggerException as refusal:
-                return on_refusal(refusal)
-
-        return evaluate
 
     def _warn(self, message: str) -> None:
         context = click.get_current_context(silent=True)
@@ -871,16 +956,17 @@ class namespaced_trigger(metaflow.FlowMutator):
         event : str
             Name of the event, without the namespace.
         project : str, optional
-            Name of the project. Without it, the namespace is that of the flow that
-            is running.
+            Name of the project. The default is that of the flow that is running.
         branch : str, optional
             The branch, as in `--branch`: `bar` gives `test.bar`.
         production : bool, default False
             Whether it is production, as in `--production`: `prod`, or `prod.bar`.
         user : str, optional
-            Whose branch it is where neither `branch` nor `production` is given. The
-            default is the user that Metaflow knows (METAFLOW_OWNER, METAFLOW_USER or
-            the login), as `@project` has it.
+            Whose branch it is, `user.jane` for `jane`.
+
+        Where none of the last three is given, the branch is that of the flow that is
+        running. Outside of a flow it is that of the user, as `@project` has it
+        (METAFLOW_OWNER, else METAFLOW_USER, else the login).
 
         Returns
         -------
@@ -900,11 +986,14 @@ class namespaced_trigger(metaflow.FlowMutator):
         >>> namespaced_trigger.event_name("food", project="foo", user="jane")
         'foo.user.jane.food'
         """
-        if project is None:
-            namespace = _Namespace.of_running_flow()
-            if branch or production or user:
-                namespace = _Namespace.of(namespace.project, branch, production, user)
+        is_branch_given = branch is not None or production is not False or user is not None
+        if not is_branch_given and (project is None or metaflow.current.get("project_name")):
+            running = _Namespace.of_running_flow()
+            _warn_of_an_unused_config(running)
+            namespace = running.other(project, None)
         else:
+            if project is None:
+                project = _Namespace.of_running_flow().project
             namespace = _Namespace.of(project, branch, production, user)
         return namespace.event_name(event, _warn)
 
@@ -937,8 +1026,8 @@ class namespaced_trigger(metaflow.FlowMutator):
             Whether a step goes on where the event could not be published; the reason
             is printed to stderr.
         project, branch, production : optional
-            The namespace, as in `event_name`. Without them it is that of the flow
-            that is running.
+            The namespace, as in `event_name`. Where none of them is given, it is that of
+            the flow that is running.
 
         Returns
         -------

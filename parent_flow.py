@@ -7,7 +7,7 @@ from namespaced_trigger import namespaced_trigger
 class HelloFlowUpstream(FlowSpec):
     """Publish the event that starts HelloFlowDownstream in the same namespace."""
 
-    project = Config("project", default_value={})
+    project = Config("project", default_value={})  # for your own values: it sets no branch here
 
     @step
     def start(self):

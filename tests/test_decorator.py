@@ -220,7 +220,8 @@ WARNED = [
         (),
         "The flow has no Config named 'project', so its branch can only be the one in @project. "
         "To set the branch at deployment, add this line to the flow: "
-        'project = Config("project", default_value={}), or config_name="settings" to the decorator',
+        'project = Config("project", default_value={}), or write config_name="settings" in the '
+        "decorator",
         id="another Config",
     ),
     pytest.param(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -51,7 +52,17 @@ def test_characters_that_names_cannot_have_go_with_a_warning(
         ("", {"project": "foo"}, "The name of an event is empty: ''."),
         (5, {"project": "foo"}, "The name of an event is text, and 5 is not."),
         ("food", {"project": "foo", "production": "yes"}, "and 'yes' is neither"),
-        ("food", {"project": "foo", "branch": "a", "user": "jane"}, "Give one of them."),
+        ("food", {"project": "foo", "branch": ""}, "A branch is text, and '' is not."),
+        (
+            "food",
+            {"project": "foo", "branch": "a", "user": "jane"},
+            "user='jane' names a user's branch, and branch='a' names another. Give one of them.",
+        ),
+        (
+            "food",
+            {"project": "foo", "production": True, "user": "jane"},
+            "user='jane' names a user's branch, and production=True names another.",
+        ),
         ("food", {"project": "foo", "user": ""}, "A user's name is text, and '' is none."),
         ("food", {}, "No flow with a project is running here"),
     ],
@@ -64,6 +75,27 @@ def test_what_could_not_be_heard_has_no_name(
     assert message in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("event", "namespace", "message"),
+    [
+        ("foo.prod.bar.food", {"branch": "bar", "production": True}, "Write 'food'."),
+        ("foo.user.janex.com.food", {"user": "jane@x.com"}, "Write 'food'."),
+        ("foo.prod.bar.food", {"branch": "bar"}, "would become 'foo.test.bar.foo.prod.bar.food'"),
+        ("mfns.foo.user.jane.food", {"production": True}, "Write the part behind it."),
+    ],
+)
+def test_an_event_with_a_namespace_of_its_project_gets_no_other(
+    event: str, namespace: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(NamespacedTriggerException, match=re.escape(message)):
+        event_name(event, project="foo", **namespace)
+
+
+@pytest.mark.parametrize("event", ["foo.food", "prod.food", "other.prod.food", "x.foo.prod.food"])
+def test_an_event_may_have_dots(event: str) -> None:
+    assert event_name(event, project="foo", branch="bar") == f"foo.test.bar.{event}"
+
+
 def test_without_a_project_the_name_is_that_of_the_running_flow(bench: Workbench) -> None:
     flow = bench.flow(
         """
@@ -74,10 +106,24 @@ def test_without_a_project_the_name_is_that_of_the_running_flow(bench: Workbench
         start="""
         name = namespaced_trigger.event_name
         print(name("food"), name("food", branch="other"), name("food", user="jane"))
+        print(name("food", project="other"), name("food", project="foo", production=True))
+        for given in ({"user": ""}, {"branch": ""}, {"production": None}):
+            try:
+                name("food", **given)
+            except MetaflowException as refusal:
+                print("refused", given)
         """,
     )
+    flow.write_text("from metaflow.exception import MetaflowException\n" + flow.read_text())
     result = bench.run(flow, "--branch", "bar", "--production", "--datastore", "local", "run")
-    assert "foo.prod.bar.food foo.test.other.food foo.user.jane.food" in result.stdout
+    for line in (
+        "foo.prod.bar.food foo.test.other.food foo.user.jane.food",
+        "other.prod.bar.food foo.prod.food",
+        "refused {'user': ''}",
+        "refused {'branch': ''}",
+        "refused {'production': None}",
+    ):
+        assert f" {line}\n" in result.stdout
 
 
 def test_the_current_user_is_needed_for_a_user_branch_alone(bench: Workbench) -> None:

@@ -17,6 +17,15 @@ DEPLOYED = {
 }
 
 
+DEEP = """
+def deep(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+"""
+
+
 def publish(
     bench: Workbench, webhook: Webhook, call: str, *options: str, source: str = PROJECT
 ) -> Result:
@@ -188,7 +197,8 @@ def test_a_flow_publishes_in_another_namespace_that_it_names(
 ) -> None:
     publish(bench, webhook, '"food", branch="bar"', "--production")
     publish(bench, webhook, '"food", project="other", production=True', "--branch", "bar")
-    assert webhook.names == ["foo.test.bar.food", "other.prod.food"]
+    publish(bench, webhook, '"food", project="other"', "--branch", "bar")
+    assert webhook.names == ["foo.test.bar.food", "other.prod.food", "other.test.bar.food"]
 
 
 def test_a_script_without_a_namespace_publishes_nothing(bench: Workbench, webhook: Webhook) -> None:
@@ -228,6 +238,66 @@ def test_a_payload_that_arrives_changed_warns(
     assert warning in result.stderr
 
 
+@pytest.mark.parametrize("levels", [900, 1200, 5000])
+def test_a_nested_payload_is_sent_or_refused(
+    bench: Workbench, webhook: Webhook, levels: int
+) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = webhook.url
+    (bench.folder / "script.py").write_text(
+        DEEP
+        + "from namespaced_trigger import *\ntry:\n    print(namespaced_trigger.raise_event("
+        + f'"food", {{"a": deep({levels})}}, project="foo", production=True))\n'
+        + "except NamespacedTriggerException as refusal:\n    print(refusal)\n"
+    )
+    result = bench.run("script.py")
+    assert result.status == 0, result.output
+    assert bool(webhook.requests) != ("cannot be sent: " in result.stdout)
+
+
+CONFIG = """
+@project(name="foo")
+class DemoFlow(FlowSpec):
+    project = Config("project", default_value={})
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "meant", "flags"),
+    [
+        ('{"branch": "bar"}', "foo.test.bar", "--branch bar"),
+        ('{"branch": "bar", "production": true}', "foo.prod.bar", "--branch bar --production"),
+        ('{"production": true}', "foo.prod", "--production"),
+    ],
+)
+def test_a_publisher_whose_config_names_another_branch_is_warned(
+    bench: Workbench, webhook: Webhook, config: str, meant: str, flags: str
+) -> None:
+    bench.variables.update(DEPLOYED)
+    options = ("--config-value", "project", config)
+    result = publish(bench, webhook, '"food", safe_publish=True', *options, source=CONFIG)
+    assert webhook.names == ["foo.user.alice.food"]
+    assert (
+        f"Namespaced trigger warning: the config 'project' names {meant}, and this flow publishes "
+        "in foo.user.alice: the config sets the branch of a flow with @namespaced_trigger only. "
+        f"Deploy this one with {flags}.\n"
+    ) in result.output
+    result = publish(
+        bench, webhook, '"food", safe_publish=True', *options, *flags.split(), source=CONFIG
+    )
+    assert webhook.names[1:] == [f"{meant}.food"]
+    assert "warning" not in result.output
+
+
+@pytest.mark.parametrize("config", ["{}", '{"branch": "", "production": false}', '{"branch": 5}'])
+def test_a_publisher_whose_config_names_no_branch_is_not_warned(
+    bench: Workbench, webhook: Webhook, config: str
+) -> None:
+    options = ("--config-value", "project", config, "--branch", "bar")
+    result = publish(bench, webhook, '"food"', *options, source=CONFIG)
+    assert webhook.names == ["foo.test.bar.food"]
+    assert "warning" not in result.output
+
+
 @pytest.mark.parametrize("payload", ['{"a": "x" * 99_991}', '{"a": [2**53, -(2**53), 0.5]}'])
 def test_a_payload_that_arrives_as_it_is_does_not_warn(
     bench: Workbench, webhook: Webhook, payload: str
@@ -262,9 +332,17 @@ def test_a_name_that_argo_never_hears_is_refused_at_publication(
     [
         ("[1]", "The payload is a dict with text keys, and [1] is not."),
         ("{1: 2}", "The payload is a dict with text keys, and {1: 2} is not."),
-        ('{"a": float("nan")}', "The payload {'a': nan} is not valid JSON: Out of range"),
-        ('{"a": {1}}', "The payload {'a': {1}} is not valid JSON: Object of type set"),
-        ("(lambda d: d.update(a=d) or d)({})", "is not valid JSON: Circular reference"),
+        ("{'a': [{None: 2}]}", "The payload is a dict with text keys, and {None: 2} is not."),
+        (
+            '{"a": float("nan")}',
+            "The payload of 'foo.user.alice.food' cannot be sent: Out of range float values are "
+            "not JSON compliant",
+        ),
+        ('{"a": {1}}', "cannot be sent: Object of type set is not JSON serializable."),
+        ("(lambda d: d.update(a=d) or d)({})", "cannot be sent: Circular reference detected."),
+        ('{"a": 10**400}', "cannot be sent: int too large to convert to float."),
+        ('{"a": 10**5000}', "cannot be sent: "),
+        ('{"a": deep(100_000)}', "cannot be sent: maximum recursion depth exceeded"),
         *(
             (
                 repr({key: "x"}),
@@ -278,7 +356,7 @@ def test_a_name_that_argo_never_hears_is_refused_at_publication(
 def test_a_payload_that_could_not_arrive_is_refused(
     bench: Workbench, webhook: Webhook, payload: str, message: str
 ) -> None:
-    result = publish(bench, webhook, f'"food", {payload}, safe_publish=True')
+    result = publish(bench, webhook, f'"food", {payload}, safe_publish=True', source=DEEP + PROJECT)
     assert result.status == 1
     assert message in result.output
     assert webhook.requests == []

@@ -113,7 +113,8 @@ MISTAKES = {
         value=f'{{"branch": "{"b" * 129}"}}',
     ),
     "a branch that is a number": Mistake(
-        'A branch is text, and 5 is not. Write, for example, "5".', value='{"branch": 5}'
+        'A branch is text, and 5 is not. Write, for example, "5", or leave it out.',
+        value='{"branch": 5}',
     ),
     "a name that @project does not take": Mistake(
         '@project does not take the name "my-project": The @project name must contain only '
@@ -234,6 +235,41 @@ MISTAKES = {
         "This flow has @trigger beside @namespaced_trigger",
         above=ADD_TRIGGER,
         project='@other\n@project(name="foo")',
+    ),
+    "a parser that fails": Mistake(
+        "The parser of the config 'project' failed with 'bar' (ZeroDivisionError: division by "
+        "zero). Correct the value, or the parser.",
+        config='project = Config("project", parser=lambda text: 1 / 0)',
+        value="bar",
+    ),
+    "a parser that is not there": Mistake(
+        "The parser of the config 'project' failed with '{}' (ModuleNotFoundError: No module named "
+        "'nowhere').",
+        config='project = Config("project", parser="nowhere.loads")',
+        value="{}",
+    ),
+    "parameters as a text": Mistake(
+        "The parameters of an event are a dict or a list, and 'path' is neither. Write them as "
+        '{"flow_parameter": "payload_key"}, or as ["name_of_both"].',
+        arguments='event={"name": "food", "parameters": "path"}',
+    ),
+    "parameters as a set": Mistake(
+        "The parameters of an event are a dict or a list, and {'path'} is neither.",
+        arguments='event={"name": "food", "parameters": {"path"}}',
+    ),
+    "a mistake beside a function": Mistake(
+        "and 5 is none.", arguments='events=[lambda context: "food", 5]'
+    ),
+    "a slip in the options": Mistake(
+        "options has the key 'reset', which @trigger would ignore. Write 'reset_at'.",
+        arguments='event="food", options={"reset": {"cron": "@daily"}}',
+    ),
+    "the namespace of another branch": Mistake(
+        "The event 'foo.prod.food' has a namespace already, and would become "
+        "'foo.user.alice.foo.prod.food'. Write the part behind it. For another namespace, write "
+        '{"name": "food", "project_branch": "prod"} in the decorator, and raise_event("food", '
+        "production=True) in a step.",
+        arguments='event="foo.prod.food"',
     ),
     "events as a text": Mistake(
         f"events is a list, and 'food' is not one with an event in it. {EITHER}",
@@ -384,6 +420,17 @@ AT_DEPLOYMENT = {
     'events=lambda context: ["food", "food"]': "Two events of this flow are the same",
     'events=lambda context: "food"': "events is a list, and 'food' is not one",
     'events=["food", lambda context: "food"]': "Two events of this flow are the same",
+    'event={"name": "food", "parameters": lambda context: 7}': "and 7 is neither.",
+    "event=lambda context: 1 / 0": (
+        "The function '<lambda>' in @namespaced_trigger raised ZeroDivisionError: division by zero "
+        "("
+    ),
+    "events=lambda context: context.nothing": "raised AttributeError:",
+    'event=lambda: "food"': (
+        "The function '<lambda>' in @namespaced_trigger raised TypeError: <lambda>() takes 0 "
+        "positional arguments but 1 was given. It is called with one argument, the context, when "
+        "the flow is deployed."
+    ),
     'event=__import__("metaflow").namespaced_event_name("food")': (
         "The event 'mfns.foo.user.alice.food' has its namespace already, which would be added "
         "once more. Write 'food'."
@@ -406,3 +453,21 @@ def test_what_a_function_returns_at_deployment_is_refused_in_one_message(
     assert not has_traceback(result.output)
     assert not bench.sensors
     assert not bench.stage.cluster.list_all("default", "workflowtemplates")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("class DemoFlow(FlowSpec):\n    @namespaced_trigger(event='food')", "start"),
+        ("@namespaced_trigger(event='food')\nclass Other:\n    pass\nclass DemoFlow:", "Other"),
+    ],
+)
+def test_the_decorator_on_what_is_no_flow_says_where_it_stands(
+    bench: Workbench, source: str, name: str
+) -> None:
+    result = bench.run(bench.flow(source), "show")
+    assert result.status == 1
+    assert result.stderr == (
+        f"@namespaced_trigger stands above the class of a flow, and {name!r} is none. Move it "
+        "there.\n"
+    )
