@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import re
 import signal
 import sys
 import tempfile
@@ -15,6 +17,9 @@ from .cluster import Faults
 from .display import Display
 from .stage import CannotRun, Stage, TimedOut
 
+# Metaflow imports them on `argo-workflows create`, and its own advice is kubernetes without a
+# limit, which from 36 on asks for a newer python-dateutil than botocore allows.
+NEEDED_BY_DEPLOYMENTS = ("boto3", "kubernetes")
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -43,7 +48,7 @@ def rehearse() -> int:
         action="append",
         default=[],
         help="write the report: a page to FILE.html, its picture to FILE.svg, else JSON; may be "
-        "given twice",
+        "given more than once",
     )
     parser.add_argument(
         "--logs",
@@ -82,14 +87,27 @@ def rehearse() -> int:
         "command",
         metavar="COMMAND [ARG...]",
         nargs=argparse.REMAINDER,
-        help="for example: python flow.py argo-workflows create",
+        help="for example: python flow.py argo-workflows create; the options of the rehearsal "
+        "stand before it",
     )
     options = parser.parse_args()
+    if options.command[:1] == ["--"]:
+        del options.command[0]
     if not options.command:
         parser.error("there is no COMMAND. Write, for example: python -m rehearsal bash deploy.sh")
     for path in options.report:
         if not path.absolute().parent.is_dir():
             parser.error(f"the folder of --report {path} is not there")
+        if path.is_dir():
+            parser.error(f"--report {path} is a folder. Write the name of a file")
+    if options.logs and options.logs.exists() and not options.logs.is_dir():
+        parser.error(f"--logs {options.logs} is a file. Write the name of a folder")
+    missing = [name for name in NEEDED_BY_DEPLOYMENTS if not importlib.util.find_spec(name)]
+    if missing:
+        parser.error(
+            f"{' and '.join(missing)} cannot be imported by {sys.executable}, and deploying to "
+            "Argo takes both. Write: pip install boto3 'kubernetes<36'"
+        )
 
     for number in ENDING_SIGNALS:
         signal.signal(number, _interrupt)
@@ -147,10 +165,9 @@ def _positive(number: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _error_status(text: str) -> int:
-    status = int(text)
-    if not 400 <= status <= 599:
+    if not re.fullmatch(r"[45]\d\d", text):
         raise argparse.ArgumentTypeError(f"{text} is not an HTTP status from 400 to 599")
-    return status
+    return int(text)
 
 
 class Interrupted(BaseException):

@@ -96,6 +96,19 @@ def test_the_wheel_has_the_module_its_types_and_the_rehearsal(project: Path) -> 
     }
 
 
+def test_a_project_without_symbolic_links_installs_the_module(tmp_path: Path) -> None:
+    copy_project(tmp_path / "project")
+    link = tmp_path / "project" / "installed" / "namespaced_trigger" / "__init__.py"
+    target = "../../namespaced_trigger.py"  # what pip makes of the link in a ZIP file
+    link.unlink()
+    link.write_text(target)
+    new_environment(tmp_path / "environment", tmp_path / "project")
+    (module,) = tmp_path.glob(
+        "environment/lib/python*/site-packages/namespaced_trigger/__init__.py"
+    )
+    assert module.read_bytes() == (ROOT / "namespaced_trigger.py").read_bytes()
+
+
 def modules(bench: Workbench) -> Iterator[bytes]:
     """Return each copy of the module in the code packages that were uploaded."""
     for package in bench.stage.cluster.packages.values():
@@ -172,3 +185,16 @@ def test_a_consumer_of_the_wheel_is_type_checked(project: Path, tmp_path: Path) 
     )
     mypy = ("-m", "mypy", "--config-file", configuration, "--python-executable", own)
     python(tmp_path, *mypy, consumer)
+
+
+def test_a_rehearsal_without_what_a_deployment_needs_says_what_to_install(tmp_path: Path) -> None:
+    venv.create(tmp_path / "environment", with_pip=False)
+    result = subprocess.run(
+        [tmp_path / "environment" / "bin" / "python", "-m", "rehearsal", "true"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "error: boto3 and kubernetes cannot be imported by " in result.stderr
+    assert result.stderr.endswith("Write: pip install boto3 'kubernetes<36'\n")
