@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,18 @@ class Report:
                 "Events takes a name only where it begins with a letter"
                 for sensor in self.sensors.values()
                 if not sensor.subscribes
+            ),
+            *(
+                f"Dropped: {publication.event.name} by {self._deployment(sensor)}, which {reason}"
+                for publication in self.publications
+                for sensor, reason in publication.dropped.items()
+                if publication.listeners and sensor not in self._dead
+            ),
+            *(
+                f"Waiting: {sensor.deployment} heard {' and '.join(heard)} and waits for {missing}"
+                for sensor in self.sensors.values()
+                if (heard := [str(event.name) for event in sensor.heard.values()])
+                for missing in self._never_published(sensor)
             ),
             *(
                 f"Lost: {publication.event.name} for {sensor}: {reason}"
@@ -165,6 +177,20 @@ class Report:
         ]
         return heard
 
+    @property
+    def _dead(self) -> list[str]:
+        return [sensor.name for sensor in self.sensors.values() if not sensor.subscribes]
+
+    def _never_published(self, sensor: Sensor) -> Iterator[str]:
+        """Return the events that a sensor waits for in vain, each with the nearest one."""
+        published = {str(each.event.name) for each in self.publications}
+        for name in sensor.waiting_for:
+            if name not in published:
+                nearest = _nearest(name, published.difference(sensor.event_names))
+                yield f"{name}, which nobody published" + (
+                    f"; the nearest name that somebody published is {nearest}" if nearest else ""
+                )
+
     def _deployment(self, sensor: str) -> str:
         return self.sensors[sensor].deployment if sensor in self.sensors else sensor
 
@@ -182,7 +208,7 @@ class Report:
             return f"Orphan: nobody heard {name}; {', '.join(reasons)}"
         if name in listened:
             return f"Orphan: nobody heard {name}; its listener was deployed afterwards"
-        for nearest in difflib.get_close_matches(name, listened, n=1, cutoff=NEAREST_NAME):
+        if nearest := _nearest(name, listened):
             return (
                 f"Orphan: nobody heard {name}; the nearest name that somebody listens to is "
                 f"{nearest} ({listened[nearest]})"
@@ -196,6 +222,10 @@ def _namespace(template: Mapping[str, Any]) -> str:
     annotations = template["metadata"]["annotations"]
     parts = (annotations.get(f"metaflow/{part}_name") for part in ("project", "branch"))
     return ".".join(filter(None, parts))
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=NEAREST_NAME)), None)
 
 
 def _waiting(sensor: Sensor, publication: Publication) -> str:

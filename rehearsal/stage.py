@@ -32,7 +32,8 @@ class CannotRun(Exception):
     """A command that cannot be run, with the exit status that a shell has for it."""
 
     def __init__(self, command: str, error: OSError) -> None:
-        super().__init__(f"{command!r} cannot be run: {error.strerror}")
+        advice = f". Write what runs it: python {command}" if os.path.isfile(command) else ""
+        super().__init__(f"{command!r} cannot be run: {error.strerror}{advice}")
         self.status = 127 if isinstance(error, FileNotFoundError) else 126
 
 

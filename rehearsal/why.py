@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .sensor import Event, NotAnEvent, Sensor, UnknownToSensor
 
@@ -29,13 +28,17 @@ def main(arguments: Sequence[str]) -> int:
     if options.sensor == options.event == "-":
         parser.error("only one of SENSOR and EVENT can be -")
     try:
-        sensor = Sensor.parse(_manifest(options.sensor))
+        sensor = Sensor.parse(json.loads(_read(options.sensor)))
         event = Event.parse(_read(options.event))
         answer = _answer(sensor, event) if options.json else explain(sensor, event)
     except OSError as error:
         parser.error(f"{error.filename} cannot be read: {error.strerror}")
     except NotAnEvent as error:
         parser.error(f"the webhook refuses {options.event}: {error}")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        parser.error(
+            f"{options.sensor} is not JSON: {error}. Write: kubectl get sensor NAME -o json"
+        )
     except UnknownToSensor as unknown:
         parser.error(f"cannot tell: it is not known here what Argo does with {unknown}")
     print(answer)
@@ -62,7 +65,7 @@ def explain(sensor: Sensor, event: Event) -> str:
         failing = dependency.failing(event)
         lines.append(f"{dependency.name}: {'fails' if failing else 'passes'}")
         lines += [f"  asks that {each.explain(event)}" for each in failing]
-    if decision.arguments is not None:
+    if decision.arguments:
         lines.append("The arguments of the Workflow:")
         lines += [f"  {name} = {value}" for name, value in decision.arguments.items()]
     return "\n".join(lines)
@@ -82,10 +85,3 @@ def _answer(sensor: Sensor, event: Event) -> str:
 
 def _read(path: str) -> bytes:
     return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-
-
-def _manifest(path: str) -> Any:
-    try:
-        return json.loads(_read(path))
-    except ValueError as error:
-        raise UnknownToSensor(f"a Sensor that is not JSON: {error}") from error

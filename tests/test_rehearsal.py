@@ -191,7 +191,10 @@ def test_an_event_that_one_of_two_listeners_drops_says_why(tmp_path: Path) -> No
     (tmp_path / "other.py").write_text(other.replace("DownFlow", "OtherFlow"))
     deploy_other = "python other.py argo-workflows create\n"
     rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
-    assert rehearsal.status == 0, rehearsal.output
+    assert rehearsal.status == 1
+    assert rehearsal.report["problems"] == [
+        "Dropped: foo.test.bar.food by foo.test.bar.downflow, which asks that size is there"
+    ]
     assert rehearsal.table[2].split(None, 1) == [
         "foo.test.bar.downflow",
         "drops it: asks that size is there",
@@ -227,10 +230,36 @@ def test_an_automatic_event_that_its_listener_drops_is_an_orphan(tmp_path: Path)
 
 
 def test_a_listener_of_two_events_waits_for_both(tmp_path: Path) -> None:
-    write_flows(tmp_path, events='events=["food", "drink"]')
+    publish = "; ".join(f"namespaced_trigger.raise_event({name!r})" for name in ("food", "drink"))
+    events = 'events=["food", "drink"]'
+    write_flows(tmp_path, f"{publish}; {publish.partition('; ')[0]}", events=events, body="pass")
     rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
     assert rehearsal.status == 0, rehearsal.output
-    assert rehearsal.table[1].endswith("foo.test.bar.downflow  waits for foo.test.bar.drink")
+    assert len(rehearsal.report["runs"]) == 2
+    assert rehearsal.table[3].endswith("  waits for foo.test.bar.drink")
+
+
+@pytest.mark.parametrize(
+    ("published", "nearest"),
+    [
+        (["food"], ""),
+        (["food", "drinks"], "; the nearest name that somebody published is foo.test.bar.drinks"),
+    ],
+)
+def test_a_listener_that_waits_for_an_event_that_nobody_published_fails_the_rehearsal(
+    tmp_path: Path, published: list[str], nearest: str
+) -> None:
+    publish = "; ".join(f"namespaced_trigger.raise_event({name!r})" for name in published)
+    write_flows(tmp_path, publish, events='events=["food", "drink"]')
+    other = LISTENER.format(events='event="drinks"', parameters="", body="pass")
+    (tmp_path / "other.py").write_text(other.replace("DownFlow", "OtherFlow"))
+    deploy_other = "python other.py argo-workflows create\n"
+    rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
+    assert rehearsal.status == 1
+    assert rehearsal.report["problems"] == [
+        "Waiting: foo.test.bar.downflow heard foo.test.bar.food and waits for foo.test.bar.drink, "
+        f"which nobody published{nearest}"
+    ]
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("true", 0), ("kill -9 $$", 137)])
@@ -251,6 +280,10 @@ def test_the_status_of_the_command_is_the_status_of_the_rehearsal(
         (["--report", "/no/such.json", "true"], 2, "the folder of --report /no/such.json is not"),
         (["--timeout", "0", "true"], 2, "invalid positive number value: '0'"),
         (["--webhook-status", "200", "true"], 2, "200 is not an HTTP status from 400 to 599"),
+        (["--webhook-status", "foo", "true"], 2, "foo is not an HTTP status from 400 to 599"),
+        (["--report", "tests", "true"], 2, "--report tests is a folder. Write the name of a file"),
+        (["--logs", "README.md", "true"], 2, "--logs README.md is a file. Write the name of a"),
+        (["--", "README.md"], 127, "No such file or directory. Write what runs it: python README"),
     ],
 )
 def test_a_command_line_that_cannot_work_is_refused(
@@ -288,7 +321,8 @@ def test_an_event_that_the_webhook_refuses_fails_the_rehearsal(
 def test_a_listener_whose_values_are_not_known_fails_the_rehearsal_and_the_others_hear(
     tmp_path: Path,
 ) -> None:
-    publish = 'print("id", namespaced_trigger.raise_event("food", {"count": 10 ** 400}))'
+    event = "__import__('metaflow.integrations').integrations.ArgoEvent('foo.test.bar.food')"
+    publish = f'print("id", {event}.publish({{"count": 10 ** 400}}))'
     write_flows(tmp_path, publish, parameters="count = Parameter('count', default=1)")
     other = (tmp_path / "down.py").read_text().replace("DownFlow", "OtherFlow")
     (tmp_path / "other.py").write_text(other.replace("count = ", "other = ").replace("'c", "'o"))

@@ -40,6 +40,9 @@ def test_each_event_starts_the_child_of_its_own_namespace_only(project: Path) ->
     assert result.returncode == 0, result.stdout
     for event in ("foo.prod.bar.food", "foo.test.baaz.food", "foo.user.jane.food"):
         assert f"[rehearsal] published {event} by " in result.stdout
+    printed = [path.read_text() for path in project.parent.glob("rehearsal-logs-*/run-*.txt")]
+    assert len(printed) == 6
+    assert "Namespaced trigger warning" not in "".join(printed)
     assert result.stdout.endswith(
         "\nEach of the three events started HelloFlowDownstream in its own namespace only.\n"
     )

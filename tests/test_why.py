@@ -94,7 +94,7 @@ def test_a_dead_sensor_is_told(files: Path) -> None:
         ("-", "-", "only one of SENSOR and EVENT can be -"),
         ("event.json", "event.json", "this Sensor, which is not one that Metaflow compiles"),
         ("sensor.json", "broken", "the webhook refuses broken: the body is not JSON"),
-        ("broken", "event.json", "a Sensor that is not JSON: Expecting property name"),
+        ("broken", "event.json", "broken is not JSON: Expecting property name"),
         ("timed.json", "event.json", "what Argo does with 'time' in filters"),
     ],
 )
