@@ -11,6 +11,7 @@ deployment only where it lies beside the flow or defines a FlowMutator.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -94,6 +95,9 @@ TRUE_TEXTS = ("1", "true", "t", "yes", "y", "on")
 
 # A payload travels to the pod in one environment variable, and Linux takes 128 KiB.
 LARGE_PAYLOAD_BYTES = 100_000
+
+# NaN and Infinity are no JSON, and json.dumps writes them all the same.
+STRICT_JSON = json.JSONEncoder(allow_nan=False)
 
 # Argo Events passes the numbers of a payload through a 64-bit float.
 LARGEST_EXACT_INTEGER = 2**53
@@ -194,16 +198,16 @@ class _Namespace(NamedTuple):
                 f"The name of an event is empty: {event!r}. Use letters, digits, "
                 '"_", "-" and ".", for example "food".'
             )
-        given = f"{self}.{event}"
-        name = NOT_IN_EVENT_NAMES.sub("", given)
         own, cleaned = (NOT_IN_EVENT_NAMES.sub("", text) for text in (str(self), event))
+        given, name = f"{self}.{event}", f"{own}.{cleaned}"
         own_name = f".{cleaned}".rpartition(f".{own}.")[2]
         if own_name != f".{cleaned}":
             raise NamespacedTriggerException(
                 f"The event {event!r} has its namespace already, which would be added once more. "
                 f"Write {own_name!r}."
             )
-        if re.match(rf"(mfns\.)?{re.escape(self.project)}\.(prod|test|user)\.", cleaned):
+        branches = tuple(f"{self.project}.{kind}." for kind in ("prod", "test", "user"))
+        if cleaned.removeprefix("mfns.").startswith(branches):  # Metaflow's own begin with mfns.
             raise NamespacedTriggerException(
                 f"The event {event!r} has a namespace already, and would become {name!r}. Write "
                 'the part behind it. For another namespace, write {"name": "food", '
@@ -305,6 +309,7 @@ def _refuse_redirects(url: str) -> None:
         urllib.request.install_opener(opener)
 
 
+@functools.cache
 def _webhook_host(url: str | None) -> str:
     """Return the webhook's host and port, or refuse a URL that has none."""
     variable = "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"
@@ -339,7 +344,7 @@ def _payload(name: str, payload: Any) -> dict[str, Any]:
             )
     content = dict(payload)
     try:
-        size = len(json.dumps(content, allow_nan=False))  # NaN and Infinity are no JSON
+        size = len(STRICT_JSON.encode(content))
         rounded = list(_rounded_integers(content))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NamespacedTriggerException(
@@ -495,13 +500,13 @@ def _flow_configs(flow: Any) -> dict[str, Any]:
     }
 
 
-def _warn_of_an_unused_config(running: _Namespace) -> None:
+@functools.cache  # once is enough
+def _warn_of_an_unused_config(flow: Any, running: _Namespace) -> None:
     """Warn where the config of the flow that is running names another branch than its own.
 
     A listener takes its branch from there. A publisher that is deployed in the same way
     does not, and would publish where nobody listens.
     """
-    flow = getattr(current_flow, "flow_cls", None)
     config = flow and _flow_configs(flow).get(CONFIG_NAME)
     if not isinstance(config, Mapping):
         return
@@ -989,7 +994,7 @@ class namespaced_trigger(metaflow.FlowMutator):
         is_branch_given = branch is not None or production is not False or user is not None
         if not is_branch_given and (project is None or metaflow.current.get("project_name")):
             running = _Namespace.of_running_flow()
-            _warn_of_an_unused_config(running)
+            _warn_of_an_unused_config(getattr(current_flow, "flow_cls", None), running)
             namespace = running.other(project, None)
         else:
             if project is None:

@@ -26,8 +26,6 @@ SECONDS_OF_A_NETWORK = 0.005
 
 FLOW = """
 from metaflow import *
-from namespaced_trigger import namespaced_trigger
-
 {decorator}
 @project(name="foo")
 class BenchmarkFlow(FlowSpec):
@@ -44,7 +42,10 @@ class BenchmarkFlow(FlowSpec):
 if __name__ == "__main__":
     BenchmarkFlow()
 """
-OURS = "@namespaced_trigger(events=[f'food{{n}}' for n in range({})])"
+OURS = (
+    "from namespaced_trigger import *\n\n"
+    "@namespaced_trigger(events=[f'food{{n}}' for n in range({})])"
+)
 PLAIN = "@trigger(events=[f'foo.test.bar.food{{n}}' for n in range({})])"
 METAFLOWS = "@trigger(events=[namespaced_event_name(f'food{{n}}') for n in range({})])"
 
@@ -121,6 +122,7 @@ def pairs() -> Iterator[Pair]:
         folder = Path(name)
         stage = _QuietStage(folder, folder, Display(), Faults())
         environment = {**stage.environment, "PYTHONPATH": os.fspath(ROOT)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a module is not compiled each time
         with stage.cluster.serve():
             for number in EVENTS_IN_A_DECORATOR:
                 for other, decorator in (
