@@ -168,6 +168,11 @@ def test_what_a_page_shows_holds(bench: Workbench, page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_a_title_and_something_below_it(page: Path) -> None:
+    assert re.match(r"# .+\n\n\S", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         path, _, heading = link.partition("#")
