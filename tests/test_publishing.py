@@ -267,6 +267,7 @@ class DemoFlow(FlowSpec):
         ('{"branch": "bar"}', "foo.test.bar", "--branch bar"),
         ('{"branch": "bar", "production": true}', "foo.prod.bar", "--branch bar --production"),
         ('{"production": true}', "foo.prod", "--production"),
+        ('{"branch": "", "production": true}', "foo.prod", "--production"),
     ],
 )
 def test_a_publisher_whose_config_names_another_branch_is_warned(
