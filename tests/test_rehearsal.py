@@ -282,8 +282,8 @@ def test_the_status_of_the_command_is_the_status_of_the_rehearsal(
         (["--webhook-status", "200", "true"], 2, "200 is not an HTTP status from 400 to 599"),
         (["--webhook-status", "foo", "true"], 2, "foo is not an HTTP status from 400 to 599"),
         (["--report", "tests", "true"], 2, "--report tests is a folder. Write the name of a file"),
-        (["--logs", "README.md", "true"], 2, "--logs README.md is a file. Write the name of a"),
-        (["--", "README.md"], 127, "No such file or directory. Write what runs it: python README"),
+        (["--logs", "pyproject.toml", "true"], 2, "--logs pyproject.toml is a file. Write the"),
+        (["--", "pyproject.toml"], 127, "No such file or directory. Write what runs it: python pyp"),
     ],
 )
 def test_a_command_line_that_cannot_work_is_refused(
