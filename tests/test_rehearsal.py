@@ -283,7 +283,7 @@ def test_the_status_of_the_command_is_the_status_of_the_rehearsal(
         (["--webhook-status", "foo", "true"], 2, "foo is not an HTTP status from 400 to 599"),
         (["--report", "tests", "true"], 2, "--report tests is a folder. Write the name of a file"),
         (["--logs", "pyproject.toml", "true"], 2, "--logs pyproject.toml is a file. Write the"),
-        (["--", "pyproject.toml"], 127, "No such file or directory. Write what runs it: python pyp"),
+        (["--", "pyproject.toml"], 127, "No such file or directory. Write what runs it: python "),
     ],
 )
 def test_a_command_line_that_cannot_work_is_refused(
