@@ -722,6 +722,7 @@ class namespaced_trigger(metaflow.FlowMutator):
         self._options: Mapping[str, Any] | None = options
         self._config_name: str = config_name
         self._show_warnings: bool = show_warnings
+        self._warned: set[str] = set()
 
     def _refuse_other_triggers(self, mutable_flow: Any) -> None:
         for name, *_ in mutable_flow.decorator_specs:
@@ -940,7 +941,9 @@ class namespaced_trigger(metaflow.FlowMutator):
         # that it starts warns.
         command = getattr(context and context.find_root(), "saved_args", None)
         if self._show_warnings and command is not None and command[:1] not in TASK_COMMANDS:
-            _warn(message)
+            if message not in self._warned:  # names beside a function are made twice
+                _warn(message)
+            self._warned.add(message)
 
     @classmethod
     def event_name(

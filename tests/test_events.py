@@ -216,6 +216,20 @@ def test_the_name_that_a_function_returns_warns_of_characters_it_cannot_have(
     ) in result.stderr
 
 
+def test_a_name_beside_a_function_warns_once(bench: Workbench) -> None:
+    flow = bench.flow(
+        """
+        @namespaced_trigger(events=["fo od", lambda context: "drink"])
+        @project(name="foo", branch="bar")
+        class DemoFlow(FlowSpec):
+            project = Config("project", default_value={})
+        """
+    )
+    result = bench.deploy(flow)
+    assert result.status == 0, result.output
+    assert result.stderr.count("Namespaced trigger warning: ") == 1
+
+
 def test_a_config_may_have_a_parser_that_is_named_by_a_text(bench: Workbench) -> None:
     flow = bench.flow(
         """
