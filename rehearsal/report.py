@@ -50,6 +50,11 @@ class Report:
         return [each for each in self.publications if not each.listeners]
 
     @cached_property
+    def dead(self) -> dict[str, Sensor]:
+        """The sensors that never hear anything, by name."""
+        return {name: each for name, each in self.sensors.items() if not each.subscribes}
+
+    @cached_property
     def failures(self) -> list[Run]:
         """The runs that did not succeed, or did not end."""
         return [run for run in self.runs.values() if run.phase != "Succeeded"]
@@ -62,14 +67,13 @@ class Report:
             *(
                 f"Dead: {sensor.deployment} never hears {' and '.join(sensor.event_names)}: Argo "
                 "Events takes a name only where it begins with a letter"
-                for sensor in self.sensors.values()
-                if not sensor.subscribes
+                for sensor in self.dead.values()
             ),
             *(
                 f"Dropped: {publication.event.name} by {self._deployment(sensor)}, which {reason}"
                 for publication in self.publications
                 for sensor, reason in publication.dropped.items()
-                if publication.listeners and sensor not in self._dead
+                if publication.listeners and sensor not in self.dead
             ),
             *(
                 f"Waiting: {sensor.deployment} heard {' and '.join(heard)} and waits for {missing}"
@@ -177,16 +181,15 @@ class Report:
         ]
         return heard
 
-    @property
-    def _dead(self) -> list[str]:
-        return [sensor.name for sensor in self.sensors.values() if not sensor.subscribes]
+    @cached_property
+    def _published(self) -> set[str]:
+        return {str(each.event.name) for each in self.publications}
 
     def _never_published(self, sensor: Sensor) -> Iterator[str]:
         """Return the events that a sensor waits for in vain, each with the nearest one."""
-        published = {str(each.event.name) for each in self.publications}
         for name in sensor.waiting_for:
-            if name not in published:
-                nearest = _nearest(name, published.difference(sensor.event_names))
+            if name not in self._published:
+                nearest = _nearest(name, self._published.difference(sensor.event_names))
                 yield f"{name}, which nobody published" + (
                     f"; the nearest name that somebody published is {nearest}" if nearest else ""
                 )

@@ -71,6 +71,9 @@ python up.py --branch bar argo-workflows trigger
 """
 
 
+DEPLOY_OTHER = "python other.py argo-workflows create\n"
+
+
 def write_flows(
     folder: Path,
     publish: str = 'namespaced_trigger.raise_event("food", safe_publish=True)',
@@ -81,6 +84,11 @@ def write_flows(
     (folder / "up.py").write_text(PUBLISHER.format(publish=publish))
     listener = LISTENER.format(events=events, parameters=parameters, body=body)
     (folder / "down.py").write_text(listener)
+
+
+def write_other_listener(folder: Path, event: str) -> None:
+    other = LISTENER.format(events=f"event={event!r}", parameters="", body="pass")
+    (folder / "other.py").write_text(other.replace("DownFlow", "OtherFlow"))
 
 
 def test_an_event_starts_the_listener_of_its_own_namespace_only(tmp_path: Path) -> None:
@@ -187,10 +195,8 @@ def test_an_event_from_before_a_deployment_is_not_heard(tmp_path: Path) -> None:
 def test_an_event_that_one_of_two_listeners_drops_says_why(tmp_path: Path) -> None:
     parameters = "size = Parameter('size', required=True)"
     write_flows(tmp_path, events='event="food"', parameters=parameters)
-    other = LISTENER.format(events='event="food"', parameters="", body="pass")
-    (tmp_path / "other.py").write_text(other.replace("DownFlow", "OtherFlow"))
-    deploy_other = "python other.py argo-workflows create\n"
-    rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
+    write_other_listener(tmp_path, "food")
+    rehearsal = rehearse(tmp_path, DEPLOY_OTHER + CREATE_AND_TRIGGER)
     assert rehearsal.status == 1
     assert rehearsal.report["problems"] == [
         "Dropped: foo.test.bar.food by foo.test.bar.downflow, which asks that size is there"
@@ -251,10 +257,8 @@ def test_a_listener_that_waits_for_an_event_that_nobody_published_fails_the_rehe
 ) -> None:
     publish = "; ".join(f"namespaced_trigger.raise_event({name!r})" for name in published)
     write_flows(tmp_path, publish, events='events=["food", "drink"]')
-    other = LISTENER.format(events='event="drinks"', parameters="", body="pass")
-    (tmp_path / "other.py").write_text(other.replace("DownFlow", "OtherFlow"))
-    deploy_other = "python other.py argo-workflows create\n"
-    rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
+    write_other_listener(tmp_path, "drinks")
+    rehearsal = rehearse(tmp_path, DEPLOY_OTHER + CREATE_AND_TRIGGER)
     assert rehearsal.status == 1
     assert rehearsal.report["problems"] == [
         "Waiting: foo.test.bar.downflow heard foo.test.bar.food and waits for foo.test.bar.drink, "
@@ -326,8 +330,7 @@ def test_a_listener_whose_values_are_not_known_fails_the_rehearsal_and_the_other
     write_flows(tmp_path, publish, parameters="count = Parameter('count', default=1)")
     other = (tmp_path / "down.py").read_text().replace("DownFlow", "OtherFlow")
     (tmp_path / "other.py").write_text(other.replace("count = ", "other = ").replace("'c", "'o"))
-    deploy_other = "python other.py argo-workflows create\n"
-    rehearsal = rehearse(tmp_path, deploy_other + CREATE_AND_TRIGGER)
+    rehearsal = rehearse(tmp_path, DEPLOY_OTHER + CREATE_AND_TRIGGER)
     assert rehearsal.status == 1
     assert (
         "Lost: foo.test.bar.food for foo-test-bar-downflow: the rehearsal cannot act out a number "
