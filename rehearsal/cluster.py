@@ -132,6 +132,15 @@ class Cluster:
             self._server.server_close()
             thread.join()
 
+    def clear(self) -> None:
+        """Forget all objects, events and code packages, as a new cluster would."""
+        with self._lock:
+            self.packages.clear()
+            self.publications.clear()
+            self.sensors = Sensors()
+            self._publication_of.clear()
+            self._objects.clear()
+
     def get(self, namespace: str, plural: str, name: str) -> dict[str, Any]:
         """Return a custom object, or refuse with 404 where there is none."""
         with self._lock:

@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,34 +21,19 @@ from urllib.parse import urlsplit
 
 import metaflow
 import pytest
+from flows import flow
 
 from rehearsal.cluster import Faults
 from rehearsal.display import Display
+from rehearsal.forkserver import fork_server
 from rehearsal.sensor import Sensor
 from rehearsal.stage import Stage
 
 ROOT = Path(__file__).parent.parent
 SECONDS_FOR_A_COMMAND = 120
 VERSION = tuple(map(int, re.findall(r"\d+", metaflow.__version__)[:3]))
-
-FLOW = """\
-from metaflow import *
-from namespaced_trigger import namespaced_trigger
-
-{source}
-    @step
-    def start(self):
-{start}
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
-
-
-if __name__ == "__main__":
-    DemoFlow()
-"""
+# What nearly every command of the tests imports.
+PRELOADED = ("metaflow", "boto3.s3.transfer", "kubernetes")
 
 
 def has_traceback(output: str) -> bool:
@@ -81,35 +67,114 @@ class QuietStage(Stage):
 
 
 @dataclass
+class Webhook:
+    """A webhook that records what it was sent, and answers as it was told to."""
+
+    url: str
+    status: int = 200
+    seconds: float = 0
+    cut_off: bytes | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
+
+    @property
+    def names(self) -> list[str]:
+        return [request["payload"]["name"] for request in self.requests]
+
+    def forget(self) -> None:
+        """Answer as a new one."""
+        self.__init__(self.url)  # type: ignore[misc]
+
+
+@contextmanager
+def recorder() -> Iterator[Webhook]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            record.requests.append(json.loads(body))
+            if record.cut_off is not None:
+                self.wfile.write(record.cut_off)
+                return
+            time.sleep(record.seconds)
+            self.send_response(record.status)
+            if record.status == 302:
+                self.send_header("Location", "/login")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            record.requests.append({"GET": self.path})
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    record = Webhook(f"http://127.0.0.1:{server.server_port}/metaflow-event")
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield record
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class Worker:
+    """What the tests of one process share, since a fork server has one environment."""
+
+    stage: QuietStage
+    webhook: Webhook
+    environment: dict[str, str]
+    python: Path
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    folder = tmp_path_factory.mktemp("worker")
+    stage = QuietStage(folder, folder, Display(), Faults())
+    with stage.cluster.serve(), recorder() as webhook:
+        environment = {
+            **stage.environment,
+            "METAFLOW_USER": "alice",
+            "METAFLOW_PYLINT": "0",  # ob-metaflow brings it, and it mislikes "import *"
+            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": webhook.url,
+            "PYTHONPATH": os.fspath(ROOT),
+        }
+        # Without it, what a local run notes lies beside the flow.
+        del environment["METAFLOW_DATASTORE_SYSROOT_LOCAL"]
+        with fork_server(folder / "python", environment, PRELOADED) as python:
+            yield Worker(stage, webhook, environment, python)
+
+
+@dataclass
 class Workbench:
     """A folder with flows, and the cluster that their commands reach."""
 
     folder: Path
     stage: Stage
-    variables: dict[str, str] = field(default_factory=dict)
-    python: str | Path = sys.executable
+    variables: dict[str, str]
+    python: str | Path
 
     @property
     def sensors(self) -> dict[str, Sensor]:
         return {sensor.name: sensor for sensor in self.stage.cluster.sensors}
 
-    def flow(self, source: str, start: str = "print('started')", name: str = "flow.py") -> Path:
-        """Write DemoFlow, with what stands above its steps and in its first step."""
-        path = self.folder / name
-        source = textwrap.dedent(source).rstrip() + "\n"
-        start = textwrap.indent(textwrap.dedent(start), " " * 8)
-        path.write_text(FLOW.format(source=source, start=start))
+    def flow(self, name: str = "DemoFlow", **parts: str) -> Path:
+        """Write a flow with these parts, and return its file."""
+        path = self.folder / f"{name}.py"
+        path.write_text(flow(name, **parts))
         return path
 
+    def script(self, text: str) -> Result:
+        """Run a program that is no flow."""
+        path = self.folder / "script.py"
+        path.write_text(textwrap.dedent(text))
+        return self.run(path)
+
     def environment(self) -> dict[str, str]:
-        environment = {
-            **self.stage.environment,
-            "METAFLOW_USER": "alice",
-            "METAFLOW_PYLINT": "0",  # ob-metaflow brings it, and it mislikes "import *"
-            "PYTHONPATH": os.fspath(ROOT),
-            **self.variables,
-        }
-        return {key: value for key, value in environment.items() if value != "(unset)"}
+        return {key: value for key, value in self.variables.items() if value != "(unset)"}
 
     def run(self, *command: str | Path, stdin: str = "") -> Result:
         """Run a Python program, a flow for example, as a user would."""
@@ -129,6 +194,9 @@ class Workbench:
     def deploy(self, flow: Path, *options: str) -> Result:
         return self.run(flow, *options, "argo-workflows", "create")
 
+    def run_locally(self, flow: Path, *options: str) -> Result:
+        return self.run(flow, *options, "--datastore", "local", "run")
+
     def listened(self, flow: Path, *options: str) -> list[str]:
         """Deploy a flow, and return the events that its Sensor waits for."""
         result = self.deploy(flow, *options)
@@ -136,14 +204,24 @@ class Workbench:
         (sensor,) = self.sensors.values()
         return [str(dependency.event_name) for dependency in sensor.dependencies]
 
+    def templates(self) -> list[dict[str, Any]]:
+        """Return what was deployed."""
+        return self.stage.cluster.list_all("default", "workflowtemplates")
+
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Workbench]:
+def bench(worker: Worker, tmp_path: Path) -> Workbench:
     folder = tmp_path / "flows"
     folder.mkdir()
-    stage = QuietStage(tmp_path, tmp_path, Display(), Faults())
-    with stage.cluster.serve():
-        yield Workbench(folder, stage)
+    worker.stage.cluster.clear()
+    return Workbench(folder, worker.stage, dict(worker.environment), worker.python)
+
+
+@pytest.fixture
+def webhook(worker: Worker) -> Webhook:
+    """The webhook to which the commands of a bench publish."""
+    worker.webhook.forget()
+    return worker.webhook
 
 
 def copy_project(folder: Path) -> None:
@@ -193,55 +271,3 @@ def rehearse(folder: Path, script: str, *options: str, **variables: str) -> Rehe
     )
     content = json.loads(report.read_text()) if report.exists() else {}
     return Rehearsal(process.returncode, process.stdout, content)
-
-
-@dataclass
-class Webhook:
-    """A webhook that records what it was sent, and answers as it was told to."""
-
-    status: int = 200
-    seconds: float = 0
-    cut_off: bytes | None = None
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    url: str = ""
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).netloc
-
-    @property
-    def names(self) -> list[str]:
-        return [request["payload"]["name"] for request in self.requests]
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    record = Webhook()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            record.requests.append(json.loads(body))
-            if record.cut_off is not None:
-                self.wfile.write(record.cut_off)
-                return
-            time.sleep(record.seconds)
-            self.send_response(record.status)
-            if record.status == 302:
-                self.send_header("Location", "/login")
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            record.requests.append({"GET": self.path})
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    record.url = f"http://127.0.0.1:{server.server_port}/metaflow-event"
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield record
-    server.shutdown()
-    server.server_close()
