@@ -6,10 +6,12 @@ is kept up to date. Elsewhere there are plain lines only.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -17,12 +19,22 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from .run import Run
+from .workflow import Ended, Pod
 
 _SECONDS_BETWEEN_UPDATES = 0.25
 _SECONDS_FOR_THE_REST = 1
 _UP_AND_CLEAR_BELOW = "\x1b[{}F\x1b[J"
+
+
+def how_it_ended(exit_code: int) -> str:
+    """Return an exit code in words, as a shell has it: 137 is signal 9."""
+    if exit_code > 128:
+        with contextlib.suppress(ValueError):
+            return f"ended by {signal.Signals(exit_code - 128).name}"
+    return f"exit status {exit_code}"
 
 
 class Display:
@@ -46,10 +58,12 @@ class Display:
         with self._printing:
             self._print(self._cleared() + text + self._drawn())
 
-    def show_output(self, run: Run) -> None:
-        """Print what a run has printed."""
-        lines = run.log.read_text("utf-8", errors="replace").splitlines()
-        self.show("".join(f"[{run.name}] {line}\n" for line in lines))
+    def show_failure(self, pod: Pod, ended: Ended, log: Path) -> None:
+        """Print what a pod that failed has printed, and how it ended."""
+        step = f"{pod.workflow}/{log.stem}"
+        lines = log.read_text("utf-8", errors="replace").splitlines()
+        self.show("".join(f"[{step}] {line}\n" for line in lines))
+        self.say("failed", f"{step}: {ended.reason or how_it_ended(ended.exit_code)}")
 
     def add(self, run: Run) -> None:
         """Show a line for a run from now on."""

@@ -14,7 +14,7 @@ FORWARDED_SIGNALS = (
     *(_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM),
     *(_signal.SIGUSR1, _signal.SIGUSR2),
 )
-ADDRESS = "forkserver.socket"
+ADDRESS = "socket"
 SIZE_BYTES = 4
 
 
@@ -32,24 +32,24 @@ def _connect(folder: str) -> _socket.socket:
 
 
 def _send(connection: _socket.socket, arguments: list[str]) -> None:
-    streams = [number for number in range(3) if _is_open(number)]
+    files = [number for number in map(int, os.listdir("/dev/fd")) if _is_inherited(number)]
     umask = os.umask(0)
     os.umask(umask)
-    request = marshal.dumps((arguments, dict(os.environ), os.getcwd(), umask, streams))
+    request = marshal.dumps((arguments, dict(os.environ), os.getcwd(), umask, files))
     message = len(request).to_bytes(SIZE_BYTES, "big") + request
-    numbers = b"".join(number.to_bytes(4, sys.byteorder) for number in streams)
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)] if streams else []
+    numbers = b"".join(number.to_bytes(4, sys.byteorder) for number in files)
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)] if files else []
     sent = connection.sendmsg([message], rights)
     while sent < len(message):
         sent += connection.send(message[sent:])
 
 
-def _is_open(number: int) -> bool:
+def _is_inherited(number: int) -> bool:
+    """Whether a file is open, and was not opened here."""
     try:
-        os.fstat(number)
+        return os.get_inheritable(number)
     except OSError:
         return False
-    return True
 
 
 def main(folder: str, arguments: list[str]) -> None:

@@ -3,14 +3,15 @@
 Importing Metaflow and the clients of its cluster takes most of the time of a short
 command. `fork_server` yields a `python` that runs a command in a fork of a process which
 has imported them already. What is the command's own, its arguments, its environment, its
-working folder, its three streams and how it ends, is as with a new Python. A command
-that a fork cannot run as a new Python would, gets a new Python.
+working folder, its streams and how it ends, is as with a new Python. A command that a
+fork cannot run as a new Python would, gets a new Python.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import marshal
@@ -22,39 +23,55 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import forkclient
 
 SECONDS_TO_STOP = 5
+MOST_FILES = 253  # that Linux passes at once
 
 # What a Python reads when it starts, or Metaflow while it is imported, beside the
 # settings that Metaflow itself lists.
 READ_AT_START = ("PYTHON", "LANG", "LC_", "METAFLOW_ENV_ESCAPE_", "METAFLOW_EXTENSIONS_")
 READ_ON_IMPORT = ("METAFLOW_DEBUG_EXT", "DISABLE_TRACING", "TEST_S3_RETRY")
-# Of these, what a fork can still obey.
-READ_BY_A_FORK = ("PYTHONPATH", "PYTHONUNBUFFERED")
+# Of these, what a fork can still obey, and whether Metaflow warns of its escape hatch.
+READ_BY_A_FORK = ("PYTHONPATH", "PYTHONUNBUFFERED", "METAFLOW_ESCAPE_HATCH_WARNING")
+# Metaflow's default is the working folder, as an absolute path; the fork has its own.
+WORKING_FOLDER = {"METAFLOW_ARTIFACT_LOCALROOT": "."}
 
 Request = tuple[list[str], dict[str, str], str, int, list[int]]
 
 
 @contextlib.contextmanager
 def fork_server(
-    folder: Path, environment: Mapping[str, str], modules: Sequence[str]
+    folder: Path,
+    environment: Mapping[str, str],
+    modules: Sequence[str],
+    *,
+    prepare: Callable[[], None] | None = None,
+    prepared: Sequence[str] = (),
+    twins: Sequence[str] = (),
 ) -> Iterator[Path]:
     """Run a fork server for the time of the context.
 
     Parameters
     ----------
     folder : Path
-        A new folder for its address and its `python`.
+        A new folder for its address, its `python` and its `python3`.
     environment : mapping
         The environment in which the modules are imported.
     modules : sequence of str
         What the commands need: none that builds on a command's own arguments.
+    prepare : callable, optional
+        A function of a module, called in each fork before its command.
+    prepared : sequence of str
+        Variables that it obeys, so that they may differ from the server's.
+    twins : sequence of str
+        Modules that a command may find elsewhere, since they are the same there.
 
     Yields
     ------
@@ -62,26 +79,29 @@ def fork_server(
         The `python`. Killing one kills its command and what that has started.
     """
     folder.mkdir()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    present = os.getcwd()
-    os.chdir(folder)  # its path may be too long for an address
-    listener.bind(forkclient.ADDRESS)
-    os.chdir(present)
-    listener.listen(128)
+    listener = _listener(folder)
     python = folder / "python"
     client = [sys.executable, "-IS", forkclient.__file__, os.fspath(folder)]
     python.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
     python.chmod(0o755)
+    (folder / "python3").symlink_to(python)
     own = os.fspath(Path(__file__).parent.parent)
+    options = {
+        "python": os.fspath(python),
+        "modules": list(modules),
+        "prepare": prepare and (prepare.__module__, prepare.__name__),
+        "prepared": tuple(prepared),
+        "twins": tuple(twins),
+    }
     # It binds no names: what it runs in is the __main__ of each command.
     code = (
         f"__import__('sys').path.insert(0, {own!r}); __import__('rehearsal.forkserver')"
-        f".forkserver.serve({listener.fileno()}, {os.fspath(python)!r}, {list(modules)!r})"
+        f".forkserver.serve({listener.fileno()}, **{options!r})"
     )
     with listener:
         process = subprocess.Popen(
             [sys.executable, "-c", code],
-            env={**environment},
+            env={**WORKING_FOLDER, **environment},
             stdin=subprocess.PIPE,
             pass_fds=[listener.fileno()],
             start_new_session=True,
@@ -94,8 +114,27 @@ def fork_server(
         process.wait(SECONDS_TO_STOP)
 
 
-def serve(listener: int, python: str, modules: Sequence[str]) -> None:
+def _listener(folder: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A path can be too long for an address; one by the number of its folder is not.
+    number = os.open(folder, os.O_RDONLY)
+    own = Path(f"/proc/self/fd/{number}")
+    listener.bind(os.fspath((own if own.exists() else folder) / forkclient.ADDRESS))
+    os.close(number)
+    listener.listen(128)
+    return listener
+
+
+def serve(
+    listener: int,
+    python: str,
+    modules: Sequence[str],
+    prepare: tuple[str, str] | None,
+    prepared: Sequence[str],
+    twins: Sequence[str],
+) -> None:
     """Fork for each command, until the standard input ends."""
+    function = prepare and getattr(importlib.import_module(prepare[0]), prepare[1])
     del sys.path[0]
     for name in modules:
         importlib.import_module(name)
@@ -103,13 +142,23 @@ def serve(listener: int, python: str, modules: Sequence[str]) -> None:
         del sys.modules[name]
     gc.collect()
     gc.freeze()
-    _Server(socket.socket(fileno=listener), python).serve()
+    _Server(socket.socket(fileno=listener), python, function, prepared, twins).serve()
 
 
 class _Server:
-    def __init__(self, listener: socket.socket, python: str) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        python: str,
+        prepare: Callable[[], None] | None,
+        prepared: Sequence[str],
+        twins: Sequence[str],
+    ) -> None:
         self.listener = listener
         self.python = python
+        self.prepare = prepare
+        self.prepared = prepared
+        self.twins = twins
         self.environment = dict(os.environ)
         self.path = [each for each in sys.path[1:] if each not in _python_path(self.environment)]
         self.commands: dict[int, socket.socket] = {}  # by the number of the process
@@ -147,15 +196,15 @@ class _Server:
         with contextlib.ExitStack() as opened:
             opened.enter_context(connection)
             try:
-                request, streams = _receive(connection)
+                request, files = _receive(connection)
             except (EOFError, OSError):  # it was killed meanwhile
                 return
-            for stream in streams:
-                opened.callback(os.close, stream)
+            for file in files:
+                opened.callback(os.close, file)
             number = os.fork()
             if not number:
                 connection.close()
-                _Command(request, self).run(streams)
+                _Command(request, self).run(files)
             connection = connection.dup()
         self.commands[number] = connection
         self.selector.register(connection, selectors.EVENT_READ, number)
@@ -195,7 +244,7 @@ class _Command:
     """A command, in the fork that runs it."""
 
     def __init__(self, request: Request, server: _Server) -> None:
-        self.arguments, self.environment, self.folder, self.umask, self.streams = request
+        self.arguments, self.environment, self.folder, self.umask, self.files = request
         self.server = server
         self.is_unbuffered = bool(self.environment.get("PYTHONUNBUFFERED"))
         if self.arguments[:1] == ["-u"]:
@@ -210,15 +259,24 @@ class _Command:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.server.close()
-            self._take_streams(received)
+            self._take_files(received)
             os.umask(self.umask)
             os.chdir(self.folder)
             os.environ.clear()
             os.environ.update(self.environment)
+            tempfile.tempdir = None  # it is another one
             if self._needs_a_new_python():
                 unbuffered = ["-u"] * self.is_unbuffered
                 os.execv(sys.executable, [sys.executable, *unbuffered, *self.arguments])
             sys.executable = self.server.python
+            sys.path[:] = [
+                self._first_folder(),
+                *_python_path(self.environment),
+                *self.server.path,
+            ]
+            importlib.invalidate_caches()
+            if self.server.prepare:
+                self.server.prepare()
             status = self._execute()
             threading._shutdown()  # type: ignore[attr-defined]  # as Python does at its end
             atexit._run_exitfuncs()
@@ -227,21 +285,24 @@ class _Command:
         finally:
             os._exit(status)
 
-    def _take_streams(self, received: Sequence[int]) -> None:
+    def _take_files(self, received: Sequence[int]) -> None:
+        """Open what the client had open, under the same numbers."""
+        above = max([2, *self.files]) + 1
+        copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in received]
+        for each in received:
+            os.close(each)
+        for number, copy in zip(self.files, copies, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
         for number, name in enumerate(("stdin", "stdout", "stderr")):
-            if number not in self.streams:
+            if number not in self.files:
                 os.close(number)
                 setattr(sys, name, None)
-                continue
-            os.dup2(received[self.streams.index(number)], number)
-            stream = getattr(sys, name)
-            if number:
-                stream.reconfigure(
+            elif number:
+                getattr(sys, name).reconfigure(
                     line_buffering=os.isatty(number) or name == "stderr",
                     write_through=self.is_unbuffered,
                 )
-        for each in received:
-            os.close(each)
 
     def _needs_a_new_python(self) -> bool:
         """Whether a new Python would differ from this fork."""
@@ -249,7 +310,7 @@ class _Command:
             self.arguments[0].startswith("-") and self.arguments[0] not in ("-c", "-m")
         ):
             return True
-        own, given = self.server.environment, self.environment
+        own, given = self.server.environment, {**WORKING_FOLDER, **self.environment}
         names = {name for name in {*own, *given} if name.startswith(READ_AT_START)}
         names.update(READ_ON_IMPORT)
         settings: Any = sys.modules.get("metaflow.metaflow_config_funcs")
@@ -257,10 +318,11 @@ class _Command:
             names.update(settings._all_configs)
             if settings.init_local_config() != settings.METAFLOW_LOCAL_CONFIG:
                 return True
-        names.difference_update(READ_BY_A_FORK)
+        names.difference_update(READ_BY_A_FORK, self.server.prepared)
         if any(own.get(name) != given.get(name) for name in names):
             return True
-        return any(map(_has_another_module, [self._first_folder(), *_python_path(given)]))
+        folders = [self._first_folder(), *_python_path(given)]
+        return any(_has_another_module(each, self.server.twins) for each in folders)
 
     def _first_folder(self) -> str:
         """Return the first entry of sys.path."""
@@ -273,8 +335,6 @@ class _Command:
     def _execute(self) -> int:
         """Run it in __main__, where Metaflow has left classes; return its exit status."""
         kind, *rest = self.arguments
-        sys.path[:] = [self._first_folder(), *_python_path(self.environment), *self.server.path]
-        importlib.invalidate_caches()
         main = sys.modules["__main__"].__dict__
         sys.argv = self.arguments if kind not in ("-c", "-m") else ["-c", *rest[1:]]
         try:
@@ -303,16 +363,16 @@ class _Command:
 
 
 def _receive(connection: socket.socket) -> tuple[Request, list[int]]:
-    """Return a command and its streams."""
-    message, streams, _, _ = socket.recv_fds(connection, 65536, 3)
+    """Return a command and its open files."""
+    message, files, _, _ = socket.recv_fds(connection, 65536, MOST_FILES)
     while not message or len(message) < _size(message):
         chunk = connection.recv(1024 * 1024)
         if not chunk:
-            for stream in streams:
-                os.close(stream)
+            for file in files:
+                os.close(file)
             raise EOFError
         message += chunk
-    return marshal.loads(message[forkclient.SIZE_BYTES :]), streams
+    return marshal.loads(message[forkclient.SIZE_BYTES :]), files
 
 
 def _size(message: bytes) -> int:
@@ -329,7 +389,7 @@ def _python_path(environment: Mapping[str, str]) -> list[str]:
     return [os.path.abspath(each) for each in text.split(os.pathsep)] if text else []
 
 
-def _has_another_module(folder: str) -> bool:
+def _has_another_module(folder: str, twins: Sequence[str]) -> bool:
     """Whether a folder has a module with the name of one that was imported from elsewhere."""
     folder = os.path.realpath(folder)
     try:
@@ -337,7 +397,8 @@ def _has_another_module(folder: str) -> bool:
     except OSError:
         return False
     for entry in entries:
-        module = sys.modules.get(entry.partition(".")[0])
+        name = entry.partition(".")[0]
+        module = None if name in twins else sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if not file or not (entry.endswith((".py", ".so")) or "." not in entry):
             continue

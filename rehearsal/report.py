@@ -11,7 +11,7 @@ from typing import Any
 
 from .cluster import Publication
 from .page import as_page, as_picture
-from .run import Run, not_acted_out
+from .run import Run, unsupported
 from .sensor import Sensor
 
 NEAREST_NAME = 0.6
@@ -36,7 +36,7 @@ class Report:
         self.not_acted_out = [
             f"{thing} of {template['metadata']['name']}"
             for template in templates
-            for thing in not_acted_out(template)
+            for thing in unsupported(template)
         ]
         self.not_acted_out += [
             f"{thing} of {sensor.deployment}"
@@ -111,7 +111,7 @@ class Report:
         """Return the table of runs, its head first."""
         rows: list[tuple[str, ...]] = [("RUN", "PHASE", "SECONDS", "OUTPUT")]
         for run in self.runs.values():
-            output = str(run.log) if run.log.exists() else ""
+            output = str(run.folder) if run.logs else ""
             rows.append((run.name, run.phase.lower(), f"{run.seconds:.1f}", output))
         return rows
 
@@ -148,7 +148,7 @@ class Report:
                     "branch": run.annotation("branch_name"),
                     "phase": run.phase,
                     "seconds": round(run.seconds, 3),
-                    "output": str(run.log) if run.log.exists() else None,
+                    "output": str(run.folder) if run.logs else None,
                 }
                 for run in self.runs.values()
             ],

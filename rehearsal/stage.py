@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from .cluster import BUCKET, NAMESPACE, WEBHOOK_PATH, Cluster, Faults, Observer, Publication
+from . import inpod
+from .cluster import NAMESPACE, Cluster, Faults, Observer, Publication
 from .display import Display
+from .forkserver import fork_server
+from .pod import Pods
 from .report import Report
-from .run import Run, end_groups
+from .run import Run
 from .sensor import Sensor
+from .server import BUCKET, REGION, WEBHOOK_PATH, Server
+from .workflow import Ended, Pod, Workflow
 
 # Variables that say how Metaflow and its clients reach the user's own systems.
 _PREFIXES_LEFT_OUT = (
@@ -26,6 +34,9 @@ _PREFIXES_LEFT_OUT = (
     *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),
 )
 _KEPT = ("METAFLOW_USER",)
+# What deploying imports.
+PRELOADED = ("metaflow", "kubernetes", "boto3.s3.transfer", "rehearsal.models")
+SECONDS_TO_STOP = 3
 
 
 class CannotRun(Exception):
@@ -75,13 +86,15 @@ class Stage(Observer):
         self.seconds = seconds
         self.cycle = cycle
         self.cluster = Cluster(self, faults)
+        self.server = Server(self.cluster)
         self.runs: dict[str, Run] = {}
         self.refusals: list[str] = []
         self._unfinished = 0
         self._stopping = False
         self._changed = threading.Condition()
-        self._runners = ThreadPoolExecutor(max_workers=os.cpu_count())
-        self.environment = _environment(folder, self.cluster.url, self.cluster.token)
+        self._loop = asyncio.new_event_loop()
+        self.environment = _environment(folder, self.server.url, self.cluster.token)
+        self.pods = Pods(folder / "pods", _environment_of_pods(self.environment), self.server.read)
 
     def rehearse(self, command: Sequence[str]) -> int:
         """Run the command and wait for all that it starts; return its exit status.
@@ -89,19 +102,22 @@ class Stage(Observer):
         Raises
         ------
         CannotRun
-            Where the command is not there, or is no command.
+            If the command is not there, or is no command.
         TimedOut
-            Where something has not ended in time. All of it is stopped by then.
+            If something has not ended in time. All of it is stopped by then.
         """
         deadline = None if self.seconds is None else time.monotonic() + self.seconds
-        processes: list[subprocess.Popen[bytes]] = []
-        with self.cluster.serve(), self.display.updates():
+        thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        thread.start()
+        process: subprocess.Popen[bytes] | None = None
+        python = fork_server(self.folder / "python", self.environment, PRELOADED)
+        with self.server.serve(), self.display.updates(), self.pods, python:
             try:
                 try:
-                    processes.append(self.display.start(command, self.environment))
+                    process = self.display.start(command, self.environment)
                 except OSError as error:
                     raise CannotRun(command[0], error) from error
-                status = processes[0].wait(_left(deadline))
+                status = process.wait(_left(deadline))
                 self.display.show_the_rest()
                 with self._changed:
                     if not self._changed.wait_for(lambda: self._unfinished == 0, _left(deadline)):
@@ -112,9 +128,13 @@ class Stage(Observer):
             finally:
                 with self._changed:
                     self._stopping = True
-                    processes += [run.process for run in self.runs.values() if run.is_running]
-                self._runners.shutdown(wait=False, cancel_futures=True)
-                end_groups(processes)
+                    for run in self.runs.values():
+                        run.stopped = run.stopped or run.phase in ("Pending", "Running")
+                if process:
+                    end_group(process)
+                self.pods.kill()
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                thread.join()
 
     def report(self) -> Report:
         """Return what has happened."""
@@ -122,18 +142,19 @@ class Stage(Observer):
             self.cluster.publications,
             list(self.runs.values()),
             list(self.cluster.sensors),
-            self.cluster.list_all(NAMESPACE, "workflowtemplates"),
+            self.cluster.objects.list_all(None, "workflowtemplates"),
             self.refusals,
         )
 
     def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:
         """Say what was deployed."""
-        name = template["metadata"]["name"]
         if sensor is None:
-            self.display.say("deployed", name)
+            self.pods.expect(template)
+            self.display.say("deployed", template["metadata"]["name"])
         else:
             events = " and ".join(sensor.event_names)
-            self.display.say("listens" if sensor.subscribes else "dead", f"{name} to {events}")
+            what = "listens" if sensor.subscribes else "dead"
+            self.display.say(what, f"{sensor.deployment} to {events}")
 
     def published(self, publication: Publication) -> None:
         """Say which event was published."""
@@ -150,27 +171,26 @@ class Stage(Observer):
         self.refusals.append(f"{event} by {publisher or 'the command'}: {reason}")
         self.display.say("refused", self.refusals[-1])
 
-    def created(self, workflow: dict[str, Any], publications: list[Publication]) -> None:
-        """Run a Workflow as soon as a core is free, unless it goes round in circles."""
-        template = self.cluster.get(
-            workflow["metadata"]["namespace"],
+    def created(self, item: dict[str, Any], publications: list[Publication]) -> None:
+        """Run a Workflow, unless it goes round in circles."""
+        template = self.cluster.objects.get(
+            item["metadata"]["namespace"],
             "workflowtemplates",
-            workflow["spec"]["workflowTemplateRef"]["name"],
+            item["spec"]["workflowTemplateRef"]["name"],
         )
         with self._changed:
             if self._stopping:
                 return
-            number = len(self.runs) + 1
-            run = Run(
-                workflow, template, self.folder / f"run-{number}", self.logs / f"run-{number}.txt"
-            )
+            flow = template["metadata"]["annotations"].get("metaflow/flow_name", "flow")
+            folder = self.logs / f"{flow}-{item['metadata']['name']}"
+            run = Run(Workflow(item, template, self._pod_runner()), template, folder)
             for publication in publications:
                 if publication.publisher in self.runs:
                     run.lineage |= self.runs[publication.publisher].lineage
             run.lineage[run.deployment] += 1
             self.runs[run.name] = run
             if run.lineage[run.deployment] > self.cycle:
-                run.phase = "Stopped"
+                run.stopped = True
                 run.problem = (
                     f"{run.deployment} has started itself {self.cycle} times by the events that it "
                     "causes (--cycle)"
@@ -179,30 +199,56 @@ class Stage(Observer):
                 return
             self._unfinished += 1
             self.display.add(run)
-            self._runners.submit(self._run, run).add_done_callback(self._ended)
+            running = asyncio.run_coroutine_threadsafe(self._run(run), self._loop)
+            running.add_done_callback(self._ended)
         if publications:
             names = " and ".join(str(each.event.name) for each in publications)
             self.display.say("started", f"{run.name} by {names}")
         else:
             self.display.say("triggered", run.name)
 
-    def _run(self, run: Run) -> None:
+    def changed(self, item: dict[str, Any]) -> None:
+        """Suspend, resume or end a Workflow, as its spec says now."""
+        workflow = self.runs[item["metadata"]["name"]].workflow
+        workflow.item = item
+        if strategy := item["spec"].get("shutdown"):
+            self._loop.call_soon_threadsafe(workflow.shut_down, strategy)
+        else:
+            is_suspended = bool(item["spec"].get("suspend"))
+            self._loop.call_soon_threadsafe(workflow.suspend, is_suspended)
+
+    def status(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Return the `status` of a Workflow as it is now."""
+        return self.runs[item["metadata"]["name"]].workflow.status()
+
+    def _pod_runner(self) -> Any:
+        async def run_pod(pod: Pod, stop: asyncio.Event) -> Ended:
+            run = self.runs[pod.workflow]
+            log = run.log_of(pod)
+            token = self.cluster.token_of(run.name)
+            headers = json.dumps({"Authorization": f"Bearer {token}"})
+            variables = {
+                inpod.OWN_SETTING: headers,
+                "AWS_ACCESS_KEY_ID": token,
+                "AWS_SECRET_ACCESS_KEY": token,
+            }
+            ended = await self.pods.run(pod, stop, variables, log)
+            if ended.exit_code and not self._stopping:
+                self.display.show_failure(pod, ended, log)
+            return ended
+
+        return run_pod
+
+    async def _run(self, run: Run) -> None:
         started = time.monotonic()
         try:
-            with self._changed:
-                if self._stopping:
-                    return
-                run.start(self.cluster.packages, self.environment)
-            phase = "Failed" if run.wait() else "Succeeded"
+            await run.workflow.run()
         except Exception as error:  # whatever it is, the others go on
-            phase = "Error"
             run.problem = f"{type(error).__name__}: {error}"
+            run.workflow.end("Error", run.problem)
             self.display.say("error", f"{run.name}: {run.problem}")
         run.seconds = time.monotonic() - started
         self.display.remove(run)
-        run.phase = "Stopped" if self._stopping else phase
-        if run.phase == "Failed":
-            self.display.show_output(run)
         if not self._stopping:
             self.display.say(run.phase.lower(), f"{run.name} after {run.seconds:.1f} s")
 
@@ -216,13 +262,41 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0, deadline - time.monotonic())
 
 
+def end_group(leader: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, by force if they do not end."""
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    number = signal.SIGTERM
+    while _signal_group(leader, number):
+        number = signal.Signals(0) if time.monotonic() < deadline else signal.SIGKILL
+        time.sleep(0.02)
+
+
+def _signal_group(leader: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to a process and its group; return whether anything is left of them."""
+    leader.poll()
+    try:
+        os.killpg(leader.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _environment_of_pods(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return how a pod reaches the cluster; everything else comes from its container."""
+    names = (
+        *("KUBECONFIG", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
+        *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "METAFLOW_DATASTORE_SYSROOT_LOCAL"),
+    )
+    return {name: environment[name] for name in names}
+
+
 def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
     """Return the environment in which Metaflow takes the stand-in for its cluster."""
     home, temporary, kubeconfig = folder / "metaflow", folder / "tmp", folder / "kubeconfig.json"
     home.mkdir()
     temporary.mkdir()
     kubeconfig.write_text(json.dumps(_kubeconfig(url, token)))
-    bin_folder = os.path.dirname(sys.executable)
+    programs = (os.fspath(folder / "python"), os.path.dirname(sys.executable))
     own = {
         name: value
         for name, value in os.environ.items()
@@ -231,7 +305,7 @@ def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
     return {
         "METAFLOW_USER": _user(own),
         **own,
-        "PATH": os.pathsep.join(filter(None, (bin_folder, own.get("PATH")))),
+        "PATH": os.pathsep.join(filter(None, (*programs, own.get("PATH")))),
         "TMPDIR": os.fspath(temporary),
         **{
             name: ",".join(filter(None, (own.get(name), "127.0.0.1")))
@@ -240,7 +314,8 @@ def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
         "KUBECONFIG": os.fspath(kubeconfig),
         "AWS_ACCESS_KEY_ID": token,
         "AWS_SECRET_ACCESS_KEY": token,
-        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": url,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "METAFLOW_HOME": os.fspath(home),
