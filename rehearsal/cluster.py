@@ -175,11 +175,11 @@ class Cluster:
         with self._lock:
             if self.faults.creations:
                 self.faults.creations -= 1
-                raise ApiError(500, "InternalError", "the Workflow could not be created, on purpose")
+                raise ApiError(
+                    500, "InternalError", "the Workflow could not be created, on purpose"
+                )
 
-    def _check(
-        self, plural: str, item: dict[str, Any] | None, old: dict[str, Any] | None
-    ) -> None:
+    def _check(self, plural: str, item: dict[str, Any] | None, old: dict[str, Any] | None) -> None:
         """Reject an object that the rehearsal cannot treat as Argo does."""
         if item is None:
             return

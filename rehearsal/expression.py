@@ -208,9 +208,7 @@ class _Parser:
             value = self.member(value, name, is_optional=operator == "?.")
         return value
 
-    def member(
-        self, of: Callable[[], Any], name: str, *, is_optional: bool
-    ) -> Callable[[], Any]:
+    def member(self, of: Callable[[], Any], name: str, *, is_optional: bool) -> Callable[[], Any]:
         def get() -> Any:
             value = of()
             if value is None and is_optional:

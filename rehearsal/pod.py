@@ -237,9 +237,7 @@ class Pods:
         for each in list(self._running):
             _signal_group(each, signal.SIGKILL)
 
-    def _variables(
-        self, pod: Pod, folder: Path, variables: Mapping[str, str]
-    ) -> dict[str, str]:
+    def _variables(self, pod: Pod, folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
         container = _container(pod)
         fields = {
             "metadata.name": pod.name,
@@ -291,9 +289,7 @@ def _is_a_step(container: Mapping[str, Any]) -> bool:
     return " step " in (container.get("command") or [""])[-1]
 
 
-def _declared_variables(
-    container: Mapping[str, Any], fields: Mapping[str, str]
-) -> dict[str, str]:
+def _declared_variables(container: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a container, those that name a known field of its pod included."""
     variables = {}
     for each in container.get("env") or ():
@@ -324,9 +320,7 @@ async def _end(
     ending = asyncio.ensure_future(process.wait())
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait(
-            {ending, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait({ending, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if ending.done():
             return ""
         _signal_group(process.pid, signal.SIGTERM)

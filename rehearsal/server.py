@@ -112,7 +112,9 @@ def _token(environ: Environ) -> str:
 def _own_app(cluster: Cluster) -> flask.Flask:
     """Return the application that speaks the Kubernetes API and takes events."""
     app = flask.Flask("rehearsal")
-    path = f"/apis/argoproj.io/v1alpha1/namespaces/<namespace>/<any({_KINDS.replace('|', ',')}):kind>"
+    path = (
+        f"/apis/argoproj.io/v1alpha1/namespaces/<namespace>/<any({_KINDS.replace('|', ',')}):kind>"
+    )
 
     def body() -> Any:
         return json.loads(flask.request.get_data())

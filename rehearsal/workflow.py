@@ -147,9 +147,7 @@ class Workflow:
         Runs a pod and returns how it has ended; it ends a pod whose event is set.
     """
 
-    def __init__(
-        self, item: dict[str, Any], template: Mapping[str, Any], run_pod: RunPod
-    ) -> None:
+    def __init__(self, item: dict[str, Any], template: Mapping[str, Any], run_pod: RunPod) -> None:
         self.item = item
         self.name: str = item["metadata"]["name"]
         self.nodes: list[Node] = []
@@ -170,9 +168,7 @@ class Workflow:
         self._started = time.time()
         if missing := [name for name, value in self._arguments.items() if value is None]:
             prefix = f"spec.arguments.{missing[0]}"
-            self.end(
-                "Failed", f"invalid spec: {prefix}.value or {prefix}.valueFrom is required"
-            )
+            self.end("Failed", f"invalid spec: {prefix}.value or {prefix}.valueFrom is required")
             return
         self._set_status("Running")
         spec = expression.replace(self._spec, self._names)
@@ -328,7 +324,10 @@ class Workflow:
             if self._shutdown:
                 return node.end(child.phase, f"Stopped with strategy '{self._shutdown}'")
             if self._seconds_left() == 0:
-                return node.end(child.phase, "retry exceeded workflow deadline")
+                deadline = time.strftime(
+                    "%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(self._started + self._seconds)
+                )
+                return node.end(child.phase, f"retry exceeded workflow deadline {deadline}")
             if retry >= int(strategy.get("limit") or 0):
                 return node.end(child.phase, "No more retries left")
         raise AssertionError  # the loop has no end
@@ -348,9 +347,7 @@ class Workflow:
             inputs.append({**parameter, "value": value})
         return self._substituted({**template, "inputs": {"parameters": inputs}}, local)
 
-    def _substituted(
-        self, template: Mapping[str, Any], local: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def _substituted(self, template: Mapping[str, Any], local: Mapping[str, str]) -> dict[str, Any]:
         """Replace global and local names, and with what results the inputs."""
         names = {**self._names, **local}
         replaced: dict[str, Any] = expression.replace(template, names)
@@ -446,10 +443,13 @@ class Workflow:
                 value = expression.replace(source["parameter"], scope, ("tasks", "steps"))
             else:
                 value = expression.evaluate(source["expression"], scope)
-            if value is None:
+            if value is None and "path" in source:
                 raise CannotEvaluate(
-                    f"the output {parameter['name']} ({', '.join(source.values())}) is not there"
+                    f"wait: Error (exit code 64): open /mainctrfs{source['path']}: no such file or "
+                    "directory"
                 )
+            if value is None:
+                raise CannotEvaluate(f"the output {parameter['name']} has no value")
             outputs[parameter["name"]] = str(value)
         return outputs or None
 
@@ -457,9 +457,7 @@ class Workflow:
         """Execute groups of steps, one after the other."""
         scope: dict[str, str] = {}
         for number, steps in enumerate(template["steps"]):
-            group = self._node(
-                f"{node.name}[{number}]", "StepGroup", "", node, phase="Running"
-            )
+            group = self._node(f"{node.name}[{number}]", "StepGroup", "", node, phase="Running")
             node.children.append(group)
             group.children = await _together(
                 self._execute_step(group, step, scope, node) for step in steps
@@ -483,16 +481,13 @@ class Workflow:
         """Execute the tasks of a dag, each as soon as those that it depends on have ended."""
         tasks = {task["name"]: task for task in template["dag"]["tasks"]}
         parents = {
-            name: expression.dependencies(task.get("depends") or "")
-            for name, task in tasks.items()
+            name: expression.dependencies(task.get("depends") or "") for name, task in tasks.items()
         }
         ended: dict[str, asyncio.Task[Node | None]] = {}
         for name, task in tasks.items():
             ended[name] = asyncio.ensure_future(self._execute_task(node, task, parents, ended))
         children = dict(zip(ended, await _together(ended.values()), strict=True))
-        node.children = [
-            child for name, child in children.items() if child and not parents[name]
-        ]
+        node.children = [child for name, child in children.items() if child and not parents[name]]
         for name, child in children.items():
             for parent in filter(None, map(children.get, parents[name])):
                 if child:
@@ -538,7 +533,7 @@ class Workflow:
             if node:
                 names.update(self._scope_of(f"tasks.{each}", node))
                 if node.outputs is None and node.phase in ("Skipped", "Omitted"):
-                    names.update(self._empty_outputs(f"tasks.{each}", node))
+                    names.update(self._outputs_of_the_skipped(f"tasks.{each}", node))
         return await self._execute_reference(name, task, names, dag)
 
     async def _execute_reference(
@@ -605,12 +600,18 @@ class Workflow:
             **{f"{prefix}.outputs.parameters.{name}": value for name, value in outputs.items()},
         }
 
-    def _empty_outputs(self, prefix: str, node: Node) -> dict[str, str]:
+    def _outputs_of_the_skipped(self, prefix: str, node: Node) -> dict[str, str]:
+        """Return the outputs of a task that did not run: the tags that name them.
+
+        Metaflow's scripts cut paths with such tags out. Argo Workflows v4.0.5 replaces them
+        by nothing, which Metaflow 2.19.39 does not understand; see `conditional_joins`.
+        """
         outputs = self._templates[node.template].get("outputs") or {}
-        return {
-            f"{prefix}.outputs.parameters.{parameter['name']}": ""
+        names = [
+            f"{prefix}.outputs.parameters.{parameter['name']}"
             for parameter in outputs.get("parameters") or ()
-        }
+        ]
+        return {name: f"{{{{{name}}}}}" for name in names}
 
 
 async def _together(awaitables: Any) -> list[Any]:
