@@ -32,8 +32,11 @@ from rehearsal.stage import Stage
 ROOT = Path(__file__).parent.parent
 SECONDS_FOR_A_COMMAND = 120
 VERSION = tuple(map(int, re.findall(r"\d+", metaflow.__version__)[:3]))
-# What nearly every command of the tests imports.
-PRELOADED = ("metaflow", "boto3.s3.transfer", "kubernetes")
+# What the commands of the tests import, but for what is tested.
+PRELOADED = (
+    *("metaflow", "metaflow.runtime", "metaflow.plugins.argo.argo_workflows_cli"),
+    *("boto3.s3.inject", "boto3.s3.transfer", "kubernetes", "tests.warm"),
+)
 
 
 def has_traceback(output: str) -> bool:
