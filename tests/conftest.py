@@ -181,10 +181,19 @@ class Workbench:
 
     def run(self, *command: str | Path, stdin: str = "") -> Result:
         """Run a Python program, a flow for example, as a user would."""
+        return self._run(self.python, *command, stdin=stdin)
+
+    def shell(self, script: str) -> Result:
+        """Run a script, with the same Python first on its path."""
+        return self._run("bash", "-c", script)
+
+    def _run(self, *command: str | Path, stdin: str = "") -> Result:
+        environment = self.environment()
+        path = os.pathsep.join((os.path.dirname(self.python), environment["PATH"]))
         process = subprocess.run(
-            [self.python, *command],
+            command,
             cwd=self.folder,
-            env=self.environment(),
+            env={**environment, "PATH": path},
             input=stdin,
             capture_output=True,
             text=True,
