@@ -4,7 +4,7 @@ Started for each command, as `python -IS forkclient.py FOLDER [ARG...]`, so it i
 modules of the interpreter only.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import _socket
 import marshal
 import os

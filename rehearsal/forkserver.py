@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import io
 import marshal
 import os
 import runpy
@@ -25,7 +26,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from . import forkclient
 
@@ -234,14 +235,25 @@ class _Command:
                 setattr(sys, name, None)
                 continue
             os.dup2(received[self.streams.index(number)], number)
-            stream = getattr(sys, name)
-            if number:
-                stream.reconfigure(
-                    line_buffering=os.isatty(number) or name == "stderr",
-                    write_through=self.is_unbuffered,
-                )
+            stream = self._new_stream(number, name, getattr(sys, name))
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
         for each in received:
             os.close(each)
+
+    def _new_stream(self, number: int, name: str, own: TextIO) -> TextIO:
+        """Return a stream as at the start of a Python: the server's own knows if it can seek."""
+        is_direct = self.is_unbuffered and number > 0
+        mode, buffering = ("wb" if number else "rb"), (0 if is_direct else -1)
+        binary: Any = os.fdopen(number, mode, buffering, closefd=False)
+        getattr(binary, "raw", binary).name = f"<{name}>"
+        return io.TextIOWrapper(
+            binary,
+            own.encoding,
+            own.errors,
+            line_buffering=number > 0 and (os.isatty(number) or name == "stderr"),
+            write_through=is_direct,
+        )
 
     def _needs_a_new_python(self) -> bool:
         """Whether a new Python would differ from this fork."""
