@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SECONDS_FOR_A_COMMAND, Workbench, copy_project
+from conftest import ROOT, SECONDS_FOR_A_COMMAND, Once, Workbench, copy_project
 from flows import listening
 
 GZIP = b"\x1f\x8b"
@@ -39,13 +39,15 @@ def python(folder: Path, *command: str | Path) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def project(once: Once) -> Path:
     """Return a copy of the project, with what was built from it in dist."""
-    folder = tmp_path_factory.mktemp("project")
-    copy_project(folder)
-    python(folder, "-m", "build", "--no-isolation")
-    return folder
+
+    def fill(folder: Path) -> None:
+        copy_project(folder)
+        python(folder, "-m", "build", "--no-isolation")
+
+    return once("built", fill)
 
 
 def built(project: Path, pattern: str) -> Path:
@@ -69,31 +71,34 @@ def site_packages(environment: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def installed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def installed(project: Path, once: Once) -> Path:
     """Return the Python of an environment with the wheel, and with another library."""
-    folder = tmp_path_factory.mktemp("installed")
-    own = new_environment(folder, built(project, "*.whl"))
-    own_decorators = site_packages(folder) / "own_decorators"
-    own_decorators.mkdir()
-    (own_decorators / "__init__.py").write_text(DECORATORS)
-    metadata = site_packages(folder) / "own_decorators-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Name: own-decorators\n")
-    (metadata / "RECORD").write_text("own_decorators/__init__.py,,\n")
-    return own
+
+    def fill(folder: Path) -> None:
+        new_environment(folder, built(project, "*.whl"))
+        own_decorators = site_packages(folder) / "own_decorators"
+        own_decorators.mkdir()
+        (own_decorators / "__init__.py").write_text(DECORATORS)
+        metadata = site_packages(folder) / "own_decorators-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Name: own-decorators\n")
+        (metadata / "RECORD").write_text("own_decorators/__init__.py,,\n")
+
+    return once("installed", fill) / "bin" / "python"
 
 
-@pytest.fixture(scope="module")
-def editable(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def editable(project: Path, once: Once) -> Path:
     """Return the Python of an environment with the project itself."""
-    return new_environment(tmp_path_factory.mktemp("editable"), "--editable", project)
+    made = once("editable", lambda folder: new_environment(folder, "--editable", project))
+    return made / "bin" / "python"
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def bare(once: Once) -> Path:
     """Return the Python of an environment with Metaflow alone."""
-    return new_environment(tmp_path_factory.mktemp("bare"))
+    return once("bare", new_environment) / "bin" / "python"
 
 
 def test_the_source_distribution_has_the_whole_project(project: Path) -> None:
