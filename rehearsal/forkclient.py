@@ -32,7 +32,7 @@ def _connect(folder: str) -> _socket.socket:
 
 
 def _send(connection: _socket.socket, arguments: list[str]) -> None:
-    streams = [number for number in range(3) if _is_open(number)]
+    streams = [int(name) for name in os.listdir("/dev/fd") if _is_inherited(int(name))]
     umask = os.umask(0)
     os.umask(umask)
     request = marshal.dumps((arguments, dict(os.environ), os.getcwd(), umask, streams))
@@ -44,12 +44,11 @@ def _send(connection: _socket.socket, arguments: list[str]) -> None:
         sent += connection.send(message[sent:])
 
 
-def _is_open(number: int) -> bool:
+def _is_inherited(number: int) -> bool:
     try:
-        os.fstat(number)
-    except OSError:
+        return os.get_inheritable(number)
+    except OSError:  # it was that of the listing
         return False
-    return True
 
 
 def main(folder: str, arguments: list[str]) -> None:

@@ -3,7 +3,7 @@
 Importing Metaflow and the clients of its cluster takes most of the time of a short
 command. `fork_server` yields a `python` that runs a command in a fork of a process which
 has imported them already. What is the command's own, its arguments, its environment, its
-working folder, its three streams and how it ends, is as with a new Python. A command
+working folder, its streams and how it ends, is as with a new Python. A command
 that a fork cannot run as a new Python would, gets a new Python.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import io
@@ -31,6 +32,7 @@ from typing import Any, NoReturn, TextIO
 from . import forkclient
 
 SECONDS_TO_STOP = 5
+MOST_STREAMS = 253  # that one message can carry
 
 # What a Python reads when it starts, or Metaflow while it is imported, beside the
 # settings that Metaflow itself lists.
@@ -229,17 +231,21 @@ class _Command:
             os._exit(status)
 
     def _take_streams(self, received: Sequence[int]) -> None:
+        highest = max(self.streams, default=0)
+        moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, highest + 1) for each in received]
+        for each in received:
+            os.close(each)
+        for number, each in zip(self.streams, moved, strict=True):
+            os.dup2(each, number)
+            os.close(each)
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             if number not in self.streams:
                 os.close(number)
                 setattr(sys, name, None)
                 continue
-            os.dup2(received[self.streams.index(number)], number)
             stream = self._new_stream(number, name, getattr(sys, name))
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
-        for each in received:
-            os.close(each)
 
     def _new_stream(self, number: int, name: str, own: TextIO) -> TextIO:
         """Return a stream as at the start of a Python: the server's own knows if it can seek."""
@@ -316,7 +322,7 @@ class _Command:
 
 def _receive(connection: socket.socket) -> tuple[Request, list[int]]:
     """Return a command and its streams."""
-    message, streams, _, _ = socket.recv_fds(connection, 65536, 3)
+    message, streams, _, _ = socket.recv_fds(connection, 65536, MOST_STREAMS)
     while not message or len(message) < _size(message):
         chunk = connection.recv(1024 * 1024)
         if not chunk:

@@ -318,7 +318,7 @@ class SetUp:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=SECONDS_FOR_A_COMMAND,
+                timeout=5 * SECONDS_FOR_A_COMMAND,
             )
         (self.folder / "status.txt").write_text(str(status))
 
