@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import io
 import marshal
 import os
 import runpy
@@ -27,7 +28,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from . import forkclient
 
@@ -298,11 +299,24 @@ class _Command:
             if number not in self.files:
                 os.close(number)
                 setattr(sys, name, None)
-            elif number:
-                getattr(sys, name).reconfigure(
-                    line_buffering=os.isatty(number) or name == "stderr",
-                    write_through=self.is_unbuffered,
-                )
+                continue
+            stream = self._new_stream(number, name, getattr(sys, name))
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+    def _new_stream(self, number: int, name: str, own: TextIO) -> TextIO:
+        """Return a stream as at the start of a Python: the server's own knows if it can seek."""
+        is_direct = self.is_unbuffered and number > 0
+        mode, buffering = ("wb" if number else "rb"), (0 if is_direct else -1)
+        binary: Any = os.fdopen(number, mode, buffering, closefd=False)
+        getattr(binary, "raw", binary).name = f"<{name}>"
+        return io.TextIOWrapper(
+            binary,
+            own.encoding,
+            own.errors,
+            line_buffering=number > 0 and (os.isatty(number) or name == "stderr"),
+            write_through=is_direct,
+        )
 
     def _needs_a_new_python(self) -> bool:
         """Whether a new Python would differ from this fork."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,8 +33,11 @@ from rehearsal.stage import Stage
 ROOT = Path(__file__).parent.parent
 SECONDS_FOR_A_COMMAND = 120
 VERSION = tuple(map(int, re.findall(r"\d+", metaflow.__version__)[:3]))
-# What nearly every command of the tests imports.
-PRELOADED = ("metaflow", "boto3.s3.transfer", "kubernetes")
+# What the commands of the tests import, but for what is tested.
+PRELOADED = (
+    *("metaflow", "metaflow.runtime", "metaflow.plugins.argo.argo_workflows_cli"),
+    *("boto3.s3.inject", "boto3.s3.transfer", "kubernetes", "tests.warm"),
+)
 
 
 def has_traceback(output: str) -> bool:
@@ -178,14 +182,25 @@ class Workbench:
 
     def run(self, *command: str | Path, stdin: str = "") -> Result:
         """Run a Python program, a flow for example, as a user would."""
+        return self._run(self.python, *command, stdin=stdin)
+
+    def shell(self, script: str) -> Result:
+        """Run a script, with the same Python first on its path."""
+        return self._run("bash", "-c", script, seconds=5 * SECONDS_FOR_A_COMMAND)
+
+    def _run(
+        self, *command: str | Path, stdin: str = "", seconds: int = SECONDS_FOR_A_COMMAND
+    ) -> Result:
+        environment = self.environment()
+        path = os.pathsep.join((os.path.dirname(self.python), environment["PATH"]))
         process = subprocess.run(
-            [self.python, *command],
+            command,
             cwd=self.folder,
-            env=self.environment(),
+            env={**environment, "PATH": path},
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=SECONDS_FOR_A_COMMAND,
+            timeout=seconds,
         )
         if "OBP_PERIMETER was not found" in process.stdout + process.stderr:
             pytest.skip("ob-metaflow deploys to its own platform only")
@@ -240,6 +255,101 @@ def copy_installed_project(folder: Path) -> None:
             (folder / ".venv" / entry.name).symlink_to(entry)
         else:
             shutil.copy(entry, folder / ".venv")
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Fill a folder once in a run of the tests, whichever process needs it first."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        path, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                fill(path)
+                done.touch()
+        return path
+
+    return folder
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """A run of setup_flow.sh in a copy of the project."""
+
+    folder: Path  # with the copy
+
+    @property
+    def script(self) -> Path:
+        return self.folder / "project" / "setup_flow.sh"
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "output.txt").read_text()
+
+    @property
+    def status(self) -> int:
+        return int((self.folder / "status.txt").read_text())
+
+    @property
+    def logs(self) -> list[str]:
+        """What the runs printed."""
+        return [path.read_text() for path in self.folder.glob("rehearsal-logs-*/run-*.txt")]
+
+    def run(self, *command: str | Path, **variables: str) -> None:
+        with (self.folder / "output.txt").open("w") as output:
+            status = subprocess.call(
+                command,
+                cwd=self.folder,
+                env={
+                    **os.environ,
+                    "METAFLOW_USER": "jane",
+                    "TMPDIR": os.fspath(self.folder),
+                    **variables,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=5 * SECONDS_FOR_A_COMMAND,
+            )
+        (self.folder / "status.txt").write_text(str(status))
+
+
+def set_up(folder: Path) -> SetUp:
+    copy_installed_project(folder / "project")
+    return SetUp(folder)
+
+
+@pytest.fixture(scope="session")
+def rehearsed_setup(once: Once) -> SetUp:
+    """`bash setup_flow.sh`, with a variable that is its own and not the user's."""
+
+    def fill(folder: Path) -> None:
+        own = set_up(folder)
+        own.run("bash", own.script, ON_CLUSTER="1")
+
+    return SetUp(once("rehearsed-setup", fill))
+
+
+@pytest.fixture(scope="session")
+def setup_on_cluster(once: Once) -> SetUp:
+    """`bash setup_flow.sh --cluster`, on a stand-in for one."""
+
+    def fill(folder: Path) -> None:
+        own = set_up(folder)
+        rehearsal = (sys.executable, "-m", "rehearsal", "--report", "picture.svg")
+        command = ("bash", own.script, "--cluster")
+        own.run(*rehearsal, *command, PYTHONPATH=os.fspath(ROOT))
+
+    return SetUp(once("setup-on-cluster", fill))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 TEMPLATE = """\
@@ -61,6 +62,11 @@ def listening(
 ) -> dict[str, str]:
     """Return the parts of a flow that listens."""
     return {"above": f"@namespaced_trigger({arguments})\n{project}", "body": config}
+
+
+def config(**values: object) -> tuple[str, ...]:
+    """Return the options that set the config."""
+    return ("--config-value", "project", json.dumps(values))
 
 
 def publishing(call: str = '"food", safe_publish=True') -> str:

@@ -5,41 +5,33 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import VERSION, Workbench
+from flows import CONFIG, config, listening
 
-SOURCE = """
-@namespaced_trigger(event="fo od")
-@project(name="foo")
-class DemoFlow(FlowSpec):
-    project = Config("project", default_value={})
-"""
-START = "print('in', current.project_name, current.branch_name, current.is_production)"
-CONFIG = {"branch": "bar", "production": True}
-OPTIONS = ("--config-value", "project", json.dumps(CONFIG))
+VALUES = {"branch": "bar", "production": True}
+OPTIONS = config(**VALUES)
 
 
 @pytest.fixture
 def flow(bench: Workbench) -> Path:
-    return bench.flow(SOURCE, START)
-
-
-def script(bench: Workbench, text: str) -> Any:
-    (bench.folder / "script.py").write_text(text)
-    return bench.run("script.py")
+    return bench.flow(
+        **listening('event="fo od"'),
+        start="print('in', current.project_name, current.branch_name, current.is_production)",
+    )
 
 
 def test_two_deployers_of_a_flow_in_one_process_deploy_two_namespaces(
     bench: Workbench, flow: Path
 ) -> None:
-    result = script(
-        bench,
-        "from metaflow import Deployer\n"
-        f"for config in ({CONFIG}, {{'branch': 'baaz'}}):\n"
-        f"    deployer = Deployer({str(flow)!r}, config_value=[('project', config)])\n"
-        "    print('deployed', deployer.argo_workflows().create().name)\n",
+    result = bench.script(
+        f"""
+        from metaflow import Deployer
+        for config in ({VALUES}, {{"branch": "baaz"}}):
+            deployer = Deployer({str(flow)!r}, config_value=[("project", config)])
+            print("deployed", deployer.argo_workflows().create().name)
+        """
     )
     assert result.status == 0, result.output
     assert "deployed foo.prod.bar.demoflow" in result.stdout
@@ -49,26 +41,20 @@ def test_two_deployers_of_a_flow_in_one_process_deploy_two_namespaces(
 
 
 def test_flows_with_a_base_class_in_common_keep_their_own_projects(bench: Workbench) -> None:
-    base = (
-        "from metaflow import *\nfrom namespaced_trigger import namespaced_trigger\n"
-        "@namespaced_trigger(event='food')\nclass BaseFlow(FlowSpec):\n"
-        "    project = Config('project', default_value={})\n"
-        "    @step\n    def start(self):\n        self.next(self.end)\n"
-        "    @step\n    def end(self):\n        pass\n"
-    )
-    (bench.folder / "base.py").write_text(base)
-    flow = "from metaflow import *\nfrom base import BaseFlow\n@project({})\n"
-    flow += "class {}(BaseFlow):\n    pass\nif __name__ == '__main__':\n    {}()\n"
-    first = flow.format("name='foo'", "FirstFlow", "FirstFlow")
-    second = flow.format("name='foo', branch='bar'", "SecondFlow", "SecondFlow")
-    (bench.folder / "first.py").write_text(first)
-    (bench.folder / "second.py").write_text(second)
-    result = script(
-        bench,
-        "from metaflow import Deployer\n"
-        "for name, config in (('first', {'branch': 'bar'}), ('second', {})):\n"
-        "    deployer = Deployer(name + '.py', config_value=[('project', config)])\n"
-        "    deployer.argo_workflows().create()\n",
+    bench.flow("BaseFlow", above='@namespaced_trigger(event="food")', body=CONFIG)
+    for name, project in {
+        "FirstFlow": "name='foo'",
+        "SecondFlow": "name='foo', branch='bar'",
+    }.items():
+        above = f"from BaseFlow import BaseFlow\n@project({project})"
+        bench.flow(name, above=above, base="BaseFlow")
+    result = bench.script(
+        """
+        from metaflow import Deployer
+        for name, config in (("FirstFlow", {"branch": "bar"}), ("SecondFlow", {})):
+            deployer = Deployer(name + ".py", config_value=[("project", config)])
+            deployer.argo_workflows().create()
+        """
     )
     assert result.status == 0, result.output
     assert sorted(bench.sensors) == ["foo-test-bar-firstflow", "foo-test-bar-secondflow"]
@@ -77,12 +63,13 @@ def test_flows_with_a_base_class_in_common_keep_their_own_projects(bench: Workbe
 def test_a_runner_runs_in_the_namespace_of_its_config_and_warns_once(
     bench: Workbench, flow: Path
 ) -> None:
-    result = script(
-        bench,
-        "from metaflow import Runner\n"
-        f"runner = Runner({str(flow)!r}, datastore='local', config_value=[('project', {CONFIG})])\n"
-        "with runner.run() as running:\n"
-        "    print('tags', *(tag for tag in running.run.tags if 'branch' in tag))\n",
+    result = bench.script(
+        f"""
+        from metaflow import Runner
+        config = [("project", {VALUES})]
+        with Runner({str(flow)!r}, datastore="local", config_value=config).run() as running:
+            print("tags", *(tag for tag in running.run.tags if "branch" in tag))
+        """
     )
     assert result.status == 0, result.output
     assert "in foo prod.bar True" in result.output
@@ -92,30 +79,30 @@ def test_a_runner_runs_in_the_namespace_of_its_config_and_warns_once(
 
 def test_a_step_deploys_into_a_namespace_that_is_not_its_own(bench: Workbench, flow: Path) -> None:
     deploy = f"""
-        deployer = Deployer({str(flow)!r}, config_value=[("project", {CONFIG})],
+        deployer = Deployer({str(flow)!r}, config_value=[("project", {VALUES})],
                             env={{"METAFLOW_BRANCH": "bar"}})
         print("deployed", deployer.argo_workflows().create().name)
     """
-    source = '@project(name="foo")\nclass DemoFlow(FlowSpec):\n    pass'
-    parent = bench.flow(source, start=deploy, name="parent.py")
+    parent = bench.flow("ParentFlow", start=deploy)
     bench.variables["METAFLOW_BRANCH"] = "baaz"
-    result = bench.run(parent, "--datastore", "local", "run")
+    result = bench.run_locally(parent)
     assert result.status == 0, result.output
     assert "deployed foo.prod.bar.demoflow" in result.stdout
 
 
 def test_a_runner_gets_the_refusal_of_its_config(bench: Workbench, flow: Path) -> None:
-    result = script(
-        bench,
-        "from metaflow import Runner\n"
-        f"Runner({str(flow)!r}, config_value=[('project', {{'production': 'yes'}})]).run()\n",
+    result = bench.script(
+        f"""
+        from metaflow import Runner
+        Runner({str(flow)!r}, config_value=[("project", {{"production": "yes"}})]).run()
+        """
     )
     assert result.status == 1
     assert "production is either true or false, and 'yes' is neither." in result.output
 
 
 def test_a_resumed_run_keeps_its_namespace(bench: Workbench, flow: Path) -> None:
-    assert bench.run(flow, *OPTIONS, "--datastore", "local", "run").status == 0
+    assert bench.run_locally(flow, *OPTIONS).status == 0
     result = bench.run(flow, "--datastore", "local", "resume", "start")
     assert result.status == 0, result.output
     assert "in foo prod.bar True" in result.output
@@ -123,7 +110,7 @@ def test_a_resumed_run_keeps_its_namespace(bench: Workbench, flow: Path) -> None
 
 @pytest.mark.skipif(VERSION < (2, 19, 0), reason="spin came with Metaflow 2.19")
 def test_a_spun_step_runs_in_its_namespace(bench: Workbench, flow: Path) -> None:
-    assert bench.run(flow, *OPTIONS, "--datastore", "local", "run").status == 0
+    assert bench.run_locally(flow, *OPTIONS).status == 0
     result = bench.run(flow, *OPTIONS, "--datastore", "local", "spin", "start")
     assert result.status == 0, result.output
     assert "in foo prod.bar True" in result.output
@@ -136,13 +123,12 @@ def test_only_json_has_the_namespace_and_reaches_no_cluster(bench: Workbench, fl
     assert template["metadata"]["annotations"]["metaflow/branch_name"] == "prod.bar"
     triggers = json.loads(template["metadata"]["annotations"]["metaflow/triggers"])
     assert triggers == [{"name": "foo.prod.bar.food", "type": "event"}]
-    assert not bench.stage.cluster.list_all("default", "workflowtemplates")
+    assert not bench.templates()
 
 
 def test_a_pod_sees_the_namespace_of_the_deployment(bench: Workbench, flow: Path) -> None:
-    bench.variables["METAFLOW_USER"] = "jane"
     assert bench.deploy(flow).status == 0
-    (template,) = bench.stage.cluster.list_all("default", "workflowtemplates")
+    (template,) = bench.templates()
     (container,) = (
         each["container"] for each in template["spec"]["templates"] if each.get("name") == "start"
     )
@@ -150,28 +136,24 @@ def test_a_pod_sees_the_namespace_of_the_deployment(bench: Workbench, flow: Path
     assert pod["METAFLOW_USER"] == "argo-workflows"
     # The command that Metaflow compiled, with `show` for the step that it would run.
     script = container["command"][-1].split("then ")[-1]
-    command = re.search(r"python (flow\.py .*?) init ", script)
+    command = re.search(r"python (DemoFlow\.py .*?) init ", script)
     assert command is not None
     options = command[1].replace("--quiet ", "")
 
     location = pod["METAFLOW_CODE_URL"].removeprefix("s3:/")
-    (bench.folder / "pod").mkdir()
-    (bench.folder / "pod" / "job.tar").write_bytes(bench.stage.cluster.packages[location])
-    unpack = "cd pod && tar -xzf job.tar && export PYTHONPATH=.mf_code METAFLOW_EXTRACTED_ROOT=."
-    (bench.folder / "pod.py").write_text(
-        "import subprocess, sys\n"
-        f"command = {unpack!r} + ' && ' + sys.executable + {f' {options} show'!r}\n"
-        "sys.exit(subprocess.call(['bash', '-c', command]))\n"
-    )
+    (bench.folder / "job.tar").write_bytes(bench.stage.cluster.packages[location])
     bench.variables.update({name: str(value) for name, value in pod.items()})
-    shown = bench.run("pod.py")
+    shown = bench.shell(
+        "mkdir pod; cd pod; tar -xzf ../job.tar; "
+        f"PYTHONPATH=.mf_code METAFLOW_EXTRACTED_ROOT=. python {options} show"
+    )
     assert shown.status == 0, shown.output
-    assert "Project: foo, Branch: user.jane" in shown.output
+    assert "Project: foo, Branch: user.alice" in shown.output
 
 
 def test_a_metaflow_that_is_too_old_is_told_in_one_message(bench: Workbench, flow: Path) -> None:
     old = bench.folder / "old"
-    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(old)]
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(old)]
     assert bench.run(*install, "metaflow==2.16.5").status == 0
     bench.variables["PYTHONPATH"] = f"{old}:{bench.environment()['PYTHONPATH']}"
     result = bench.run(flow, "show")

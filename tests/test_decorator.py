@@ -2,26 +2,16 @@ from __future__ import annotations
 
 import json
 import shlex
-import textwrap
 
 import pytest
 from conftest import VERSION, Workbench
+from flows import CONFIG, PROJECT, config, listening
 
-LISTENER = """
-@namespaced_trigger(event="food")
-@project({project})
-class DemoFlow(FlowSpec):
-    project = Config("project", default_value={{}})
-"""
 PRINT_TAGS = """
 from metaflow import Flow, namespace
 namespace(None)
 print(*(tag for tag in Flow("DemoFlow").latest_run.tags if "project" in tag))
 """
-
-
-def config(**values: object) -> tuple[str, ...]:
-    return ("--config-value", "project", json.dumps(values))
 
 
 @pytest.mark.parametrize(
@@ -54,39 +44,41 @@ def config(**values: object) -> tuple[str, ...]:
 def test_a_listener_takes_each_value_from_the_config_then_from_project(
     bench: Workbench, arguments: str, options: tuple[str, ...], listened: str
 ) -> None:
-    flow = bench.flow(LISTENER.format(project=arguments))
+    flow = bench.flow(**listening(project=f"@project({arguments})"))
     assert bench.listened(flow, *options) == [listened]
 
 
 def test_the_owner_of_a_deployment_names_the_user_branch(bench: Workbench) -> None:
     bench.variables["METAFLOW_OWNER"] = "jane.doe"
-    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    flow = bench.flow(**listening())
     assert bench.listened(flow) == ["foo.user.jane.doe.food"]
 
 
 def test_an_owner_other_than_the_user_warns_that_the_pods_publish_elsewhere(
     bench: Workbench,
 ) -> None:
-    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    flow = bench.flow(**listening())
     bench.variables["METAFLOW_OWNER"] = "jane"
     assert (
         f"{WARNING} METAFLOW_OWNER makes this the branch of 'jane', but the pods that you deploy "
         "publish in the branch of 'alice': this flow does not hear them. To deploy for 'jane', "
         "set METAFLOW_USER=jane as well.\n"
     ) in bench.deploy(flow).stderr
-    (template,) = templates(bench)
+    (template,) = bench.templates()
     assert '"METAFLOW_OWNER", "value": "alice"' in json.dumps(template)
 
     assert WARNING not in bench.deploy(flow, *config(branch="bar")).stderr
-    bench.variables["METAFLOW_USER"] = "jane"
+    bench.variables["METAFLOW_OWNER"] = "alice"
     assert WARNING not in bench.deploy(flow).stderr
 
 
 @pytest.mark.parametrize("above", [True, False])
 def test_the_decorator_works_above_and_below_project(bench: Workbench, above: bool) -> None:
-    decorators = ['@namespaced_trigger(events=["food", "drink"])', '@project(name="foo")']
-    source = "\n".join(decorators if above else reversed(decorators))
-    flow = bench.flow(f"{source}\nclass DemoFlow(FlowSpec):\n    project = Config('project')")
+    decorators = ['@namespaced_trigger(events=["food", "drink"])', PROJECT]
+    flow = bench.flow(
+        above="\n".join(decorators if above else reversed(decorators)),
+        body='project = Config("project")',
+    )
     assert bench.listened(flow, *config(branch="bar")) == [
         "foo.test.bar.food",
         "foo.test.bar.drink",
@@ -94,12 +86,9 @@ def test_the_decorator_works_above_and_below_project(bench: Workbench, above: bo
 
 
 def test_a_flow_without_project_gets_the_name_in_its_config(bench: Workbench) -> None:
+    settings = 'Config("deployment", default_value={"name": "foo", "branch": "bar"})'
     flow = bench.flow(
-        """
-        @namespaced_trigger(event="food", config_name="deployment")
-        class DemoFlow(FlowSpec):
-            settings = Config("deployment", default_value={"name": "foo", "branch": "bar"})
-        """
+        **listening('event="food", config_name="deployment"', "", f"settings = {settings}")
     )
     assert bench.listened(flow) == ["foo.test.bar.food"]
 
@@ -115,20 +104,20 @@ def test_a_flow_without_project_gets_the_name_in_its_config(bench: Workbench) ->
 def test_a_config_without_a_value_says_nothing(
     bench: Workbench, body: str, options: tuple[str, ...]
 ) -> None:
-    source = LISTENER.format(project='name="foo"').rpartition("    project")[0]
-    assert bench.listened(bench.flow(f"{source}    {body}"), *options) == ["foo.user.alice.food"]
+    flow = bench.flow(**listening(config=body))
+    assert bench.listened(flow, *options) == ["foo.user.alice.food"]
 
 
 @pytest.mark.parametrize("name", ["my-project", "MyProject", "My-Project_2"])
 def test_a_config_is_found_by_a_name_with_dashes_and_capitals(bench: Workbench, name: str) -> None:
     flow = bench.flow(
-        f"""
-        @namespaced_trigger(event="food", config_name="{name}")
-        @project(name="foo")
-        class DemoFlow(FlowSpec):
+        **listening(
+            f'event="food", config_name="{name}"',
+            config=f"""
             project = Config("{name}", default_value={{"branch": "bar"}})
             other = Config("other")
-        """
+            """,
+        )
     )
     assert bench.listened(flow) == ["foo.test.bar.food"]
 
@@ -136,12 +125,10 @@ def test_a_config_is_found_by_a_name_with_dashes_and_capitals(bench: Workbench, 
 @pytest.mark.parametrize("name", ["my-project", "MyProject"])
 def test_the_option_that_a_message_prints_works(bench: Workbench, name: str) -> None:
     flow = bench.flow(
-        f"""
-        @namespaced_trigger(event="food", config_name="{name}")
-        @project(name="foo")
-        class DemoFlow(FlowSpec):
-            project = Config("{name}", default_value={{}})
-        """
+        **listening(
+            f'event="food", config_name="{name}"',
+            config=f'project = Config("{name}", default_value={{}})',
+        )
     )
     message = bench.run(flow, "--branch", "bar", "show").message
     options = shlex.split(message.partition("Write this instead: ")[2])
@@ -151,56 +138,45 @@ def test_the_option_that_a_message_prints_works(bench: Workbench, name: str) -> 
 @pytest.mark.skipif(VERSION < (2, 19, 10), reason="plain came with Metaflow 2.19.10")
 @pytest.mark.parametrize("parser", ["", ", parser=__import__('json').loads"])
 def test_a_plain_config_counts(bench: Workbench, parser: str) -> None:
-    source = LISTENER.format(project='name="foo"').replace(
-        ", default_value={}", ", plain=True" + parser
+    flow = bench.flow(
+        **listening(config=f'project = Config("project", plain=True{parser})'),
+        start="print('seen as', type(self.project).__name__)",
     )
-    flow = bench.flow(source, start="print('seen as', type(self.project).__name__)")
     assert bench.listened(flow, *config(branch="bar")) == ["foo.test.bar.food"]
-    result = bench.run(flow, *config(branch="bar"), "--datastore", "local", "run")
+    result = bench.run_locally(flow, *config(branch="bar"))
     assert f"seen as {'dict' if parser else 'str'}\n" in result.stdout
 
 
 def test_options_are_handed_to_trigger(bench: Workbench) -> None:
-    flow = bench.flow(
-        """
-        @namespaced_trigger(event="food", options={"reset_at": {"cron": "0 0 * * *"}})
-        @project(name="foo")
-        class DemoFlow(FlowSpec):
-            project = Config("project", default_value={})
-        """
-    )
+    options = '{"reset_at": {"cron": "0 0 * * *"}}'
+    flow = bench.flow(**listening(f'event="food", options={options}'))
     bench.listened(flow)
     (sensor,) = bench.sensors.values()
     assert "0 0 * * *" in sensor.not_acted_out[0]
 
 
 def test_flags_that_say_what_the_config_says_pass(bench: Workbench) -> None:
-    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    flow = bench.flow(**listening())
     options = ("--branch", "bar", "--production", *config(branch="bar", production=True))
     assert bench.listened(flow, *options) == ["foo.prod.bar.food"]
 
 
 def test_the_config_decides_for_the_whole_flow(bench: Workbench) -> None:
     flow = bench.flow(
-        LISTENER.format(project='name="foo"'),
+        **listening(),
         start="print(current.branch_name, current.is_production, current.project_flow_name)",
     )
     options = config(branch="bar", production=True)
-    result = bench.run(flow, *options, "--datastore", "local", "run")
+    result = bench.run_locally(flow, *options)
     assert result.status == 0, result.output
     assert "prod.bar True foo.prod.bar.DemoFlow" in result.output
     assert result.output.count("Project: foo, Branch: prod.bar") == 1
-    (bench.folder / "tags.py").write_text(PRINT_TAGS)
-    tags = bench.run("tags.py").stdout.split()
+    tags = bench.script(PRINT_TAGS).stdout.split()
     assert sorted(tags) == ["project:foo", "project_branch:prod.bar"]
 
     assert bench.deploy(flow, *options).status == 0
-    names = [item["metadata"]["name"] for item in templates(bench)]
+    names = [item["metadata"]["name"] for item in bench.templates()]
     assert names == ["foo.prod.bar.demoflow"]
-
-
-def templates(bench: Workbench) -> list[dict[str, dict[str, str]]]:
-    return bench.stage.cluster.list_all("default", "workflowtemplates")
 
 
 WARNING = "Namespaced trigger warning:"
@@ -241,7 +217,7 @@ WARNED = [
     ),
     pytest.param(
         'event="fo od!"',
-        'project = Config("project", default_value={})',
+        CONFIG,
         (),
         "'foo.user.alice.fo od!' has characters that event names cannot have; the event is "
         "'foo.user.alice.food'.",
@@ -254,22 +230,14 @@ WARNED = [
 def test_a_warning_is_printed_once_for_a_command(
     bench: Workbench, arguments: str, body: str, options: tuple[str, ...], warning: str
 ) -> None:
-    source = textwrap.dedent(
-        f"""
-        @namespaced_trigger({arguments})
-        @project(name="foo")
-        class DemoFlow(FlowSpec):
-            {body}
-        """
-    )
-    flow = bench.flow(source)
-    result = bench.run(flow, *options, "--datastore", "local", "run")
+    flow = bench.flow(**listening(arguments, config=body))
+    result = bench.run_locally(flow, *options)
     assert result.status == 0, result.output
     assert result.stderr.count(f"{WARNING} {warning}\n") == 1
     assert result.output.count(WARNING) == 1
     assert bench.listened(flow, *options) == ["foo.user.alice.food"]
 
-    silent = bench.flow(source.replace("event=", "show_warnings=False, event="))
+    silent = bench.flow(**listening(f"show_warnings=False, {arguments}", config=body))
     assert WARNING not in bench.run(silent, *options, "show").output
 
 
@@ -277,5 +245,5 @@ def test_a_user_with_an_address_for_a_name_listens_to_what_is_left_of_it(
     bench: Workbench,
 ) -> None:
     bench.variables["METAFLOW_USER"] = "jane+x@example.com"
-    flow = bench.flow(LISTENER.format(project='name="foo"'))
+    flow = bench.flow(**listening())
     assert bench.listened(flow) == ["foo.user.janexexample.com.food"]

@@ -98,12 +98,9 @@ def test_an_event_may_have_dots(event: str) -> None:
 
 def test_without_a_project_the_name_is_that_of_the_running_flow(bench: Workbench) -> None:
     flow = bench.flow(
-        """
-        @project(name="foo")
-        class DemoFlow(FlowSpec):
-            pass
-        """,
         start="""
+        from metaflow.exception import MetaflowException
+
         name = namespaced_trigger.event_name
         print(name("food"), name("food", branch="other"), name("food", user="jane"))
         print(name("food", project="other"), name("food", project="foo", production=True))
@@ -112,10 +109,9 @@ def test_without_a_project_the_name_is_that_of_the_running_flow(bench: Workbench
                 name("food", **given)
             except MetaflowException as refusal:
                 print("refused", given)
-        """,
+        """
     )
-    flow.write_text("from metaflow.exception import MetaflowException\n" + flow.read_text())
-    result = bench.run(flow, "--branch", "bar", "--production", "--datastore", "local", "run")
+    result = bench.run_locally(flow, "--branch", "bar", "--production")
     for line in (
         "foo.prod.bar.food foo.test.other.food foo.user.jane.food",
         "other.prod.bar.food foo.prod.food",
@@ -127,13 +123,14 @@ def test_without_a_project_the_name_is_that_of_the_running_flow(bench: Workbench
 
 
 def test_the_current_user_is_needed_for_a_user_branch_alone(bench: Workbench) -> None:
-    (bench.folder / "names.py").write_text(
-        "from namespaced_trigger import namespaced_trigger as t\n"
-        'print(t.event_name("food", project="foo", user="jane"))\n'
-        't.event_name("food", project="foo")\n'
-    )
     for name in ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER"):
         bench.variables[name] = "(unset)"
-    result = bench.run("names.py")
+    result = bench.script(
+        """
+        from namespaced_trigger import namespaced_trigger as t
+        print(t.event_name("food", project="foo", user="jane"))
+        t.event_name("food", project="foo")
+        """
+    )
     assert result.stdout == "foo.user.jane.food\n"
     assert "Set METAFLOW_USER, or give a branch." in result.stderr

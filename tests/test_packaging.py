@@ -14,17 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SECONDS_FOR_A_COMMAND, Workbench, copy_project
+from conftest import ROOT, SECONDS_FOR_A_COMMAND, Once, Workbench, copy_project
+from flows import listening
 
 GZIP = b"\x1f\x8b"
-FLOW = """
-@namespaced_trigger(event="food")
-@project(name="foo")
-class DemoFlow(FlowSpec):
-    project = Config("project", default_value={})
-"""
-
-
 DECORATORS = """
 import metaflow
 
@@ -46,13 +39,15 @@ def python(folder: Path, *command: str | Path) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def project(once: Once) -> Path:
     """Return a copy of the project, with what was built from it in dist."""
-    folder = tmp_path_factory.mktemp("project")
-    copy_project(folder)
-    python(folder, "-m", "build", "--no-isolation")
-    return folder
+
+    def fill(folder: Path) -> None:
+        copy_project(folder)
+        python(folder, "-m", "build", "--no-isolation")
+
+    return once("built", fill)
 
 
 def built(project: Path, pattern: str) -> Path:
@@ -63,13 +58,47 @@ def built(project: Path, pattern: str) -> Path:
 def new_environment(folder: Path, *installed: str | Path) -> Path:
     """Make an environment with Metaflow and what pip is told, and return its Python."""
     venv.create(folder, with_pip=False)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    (site_packages / "metaflow.pth").write_text(sysconfig.get_path("purelib"))
+    (site_packages(folder) / "metaflow.pth").write_text(sysconfig.get_path("purelib"))
     own = folder / "bin" / "python"
     if installed:
         pip = ("-m", "pip", "--python", own, "install", "--no-deps", "--no-index")
         python(folder, *pip, "--no-build-isolation", *installed)
     return own
+
+
+def site_packages(environment: Path) -> Path:
+    (folder,) = environment.glob("lib/python*/site-packages")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def installed(project: Path, once: Once) -> Path:
+    """Return the Python of an environment with the wheel, and with another library."""
+
+    def fill(folder: Path) -> None:
+        new_environment(folder, built(project, "*.whl"))
+        own_decorators = site_packages(folder) / "own_decorators"
+        own_decorators.mkdir()
+        (own_decorators / "__init__.py").write_text(DECORATORS)
+        metadata = site_packages(folder) / "own_decorators-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Name: own-decorators\n")
+        (metadata / "RECORD").write_text("own_decorators/__init__.py,,\n")
+
+    return once("installed", fill) / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def editable(project: Path, once: Once) -> Path:
+    """Return the Python of an environment with the project itself."""
+    made = once("editable", lambda folder: new_environment(folder, "--editable", project))
+    return made / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def bare(once: Once) -> Path:
+    """Return the Python of an environment with Metaflow alone."""
+    return once("bare", new_environment) / "bin" / "python"
 
 
 def test_the_source_distribution_has_the_whole_project(project: Path) -> None:
@@ -103,9 +132,7 @@ def test_a_project_without_symbolic_links_installs_the_module(tmp_path: Path) ->
     link.unlink()
     link.write_text(target)
     new_environment(tmp_path / "environment", tmp_path / "project")
-    (module,) = tmp_path.glob(
-        "environment/lib/python*/site-packages/namespaced_trigger/__init__.py"
-    )
+    module = site_packages(tmp_path / "environment") / "namespaced_trigger" / "__init__.py"
     assert module.read_bytes() == (ROOT / "namespaced_trigger.py").read_bytes()
 
 
@@ -121,51 +148,39 @@ def modules(bench: Workbench) -> Iterator[bytes]:
                         yield file.read()
 
 
-PLACES = {
-    "in site-packages": ("installed",),
-    "in an editable project": ("editable",),
-    "beside the flow": ("beside",),
-    "beside the flow and in site-packages": ("beside", "installed"),
-    "beside the flow and in an editable project": ("beside", "editable"),
-}
-
-
-@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(
+    ("environment", "is_beside"),
+    [
+        ("installed", False),
+        ("editable", False),
+        ("bare", True),
+        ("installed", True),
+        ("editable", True),
+    ],
+)
 def test_the_module_arrives_in_the_code_package(
-    bench: Workbench, project: Path, tmp_path: Path, places: tuple[str, ...]
+    bench: Workbench, request: pytest.FixtureRequest, environment: str, is_beside: bool
 ) -> None:
-    installed: tuple[str | Path, ...] = ()
-    if "installed" in places:
-        installed = (built(project, "*.whl"),)
-    elif "editable" in places:
-        installed = ("--editable", project)
-    if "beside" in places:
-        shutil.copy(project / "namespaced_trigger.py", bench.folder)
-    bench.python = new_environment(tmp_path / "environment", *installed)
+    if is_beside:
+        shutil.copy(ROOT / "namespaced_trigger.py", bench.folder)
+    bench.python = request.getfixturevalue(environment)
     bench.variables["PYTHONPATH"] = "(unset)"
-    assert bench.listened(bench.flow(FLOW)) == ["foo.user.alice.food"]
+    assert bench.listened(bench.flow(**listening())) == ["foo.user.alice.food"]
     assert set(modules(bench)) == {(ROOT / "namespaced_trigger.py").read_bytes()}
 
 
 def test_a_flow_of_the_installed_library_is_rehearsed(
-    bench: Workbench, project: Path, tmp_path: Path
+    bench: Workbench, installed: Path, tmp_path: Path
 ) -> None:
-    bench.python = new_environment(tmp_path / "environment", built(project, "*.whl"))
-    (site_packages,) = (tmp_path / "environment").glob("lib/python*/site-packages")
-    (site_packages / "own_decorators").mkdir()
-    (site_packages / "own_decorators" / "__init__.py").write_text(DECORATORS)
-    (site_packages / "own_decorators-1.dist-info").mkdir()
-    (site_packages / "own_decorators-1.dist-info" / "METADATA").write_text("Name: own-decorators\n")
-    (site_packages / "own_decorators-1.dist-info" / "RECORD").write_text(
-        "own_decorators/__init__.py,,\n"
-    )
+    bench.python = installed
     bench.variables["PYTHONPATH"] = "(unset)"
+    parts = listening()
+    parts["above"] = f"import own_decorators\n{parts['above']}"
     bench.flow(
-        f"import own_decorators\n{FLOW}",
-        start="import namespaced_trigger as n; print(n.__file__, own_decorators.__file__)",
+        **parts, start="import namespaced_trigger as n; print(n.__file__, own_decorators.__file__)"
     )
     commands = "; ".join(
-        f"python flow.py --no-pylint argo-workflows {each}" for each in ("create", "trigger")
+        f"python DemoFlow.py --no-pylint argo-workflows {each}" for each in ("create", "trigger")
     )
     options = ("--logs", tmp_path / "logs", "bash", "-e", "-c", commands)
     result = bench.run("-m", "rehearsal", *options)
@@ -175,15 +190,14 @@ def test_a_flow_of_the_installed_library_is_rehearsed(
     assert "/.mf_code/own_decorators/" in printed
 
 
-def test_a_consumer_of_the_wheel_is_type_checked(project: Path, tmp_path: Path) -> None:
-    own = new_environment(tmp_path / "environment", built(project, "*.whl"))
+def test_a_consumer_of_the_wheel_is_type_checked(installed: Path, tmp_path: Path) -> None:
     consumer = shutil.copy(ROOT / "tests" / "typed_consumer.py", tmp_path)
     configuration = tmp_path / "mypy.ini"
     configuration.write_text(
         "[mypy]\nstrict = true\ndisallow_subclassing_any = false\n"
         "[mypy-metaflow.*]\nignore_missing_imports = true\nfollow_imports = skip\n"
     )
-    mypy = ("-m", "mypy", "--config-file", configuration, "--python-executable", own)
+    mypy = ("-m", "mypy", "--config-file", configuration, "--python-executable", installed)
     python(tmp_path, *mypy, consumer)
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import VERSION, Workbench, has_traceback
+from conftest import VERSION, Result, Workbench, has_traceback
+from flows import CONFIG, PROJECT
 from metaflow.user_decorators.mutable_flow import MutableFlow
 
-FLOW = """
-{decorators}
-class DemoFlow(FlowSpec):
-    {config}
-"""
 MUTATOR = """
 class other(FlowMutator):
     def {method}(self, flow):
@@ -36,8 +32,8 @@ class Mistake:
     message: str
     arguments: str = 'event="food"'
     above: str = ""
-    project: str = '@project(name="foo")'
-    config: str = 'project = Config("project", default_value={})'
+    project: str = PROJECT
+    config: str = CONFIG
     value: str | None = None
     flags: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
@@ -363,24 +359,36 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("command", ["show", "create"])
-@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_gives_one_message_and_reaches_no_cluster(
-    bench: Workbench, mistake: Mistake, command: str
-) -> None:
-    decorators = f"{mistake.above}\n@namespaced_trigger({mistake.arguments})\n{mistake.project}"
-    flow = bench.flow(FLOW.format(decorators=decorators.strip(), config=mistake.config))
+def refused(bench: Workbench, mistake: Mistake, *command: str) -> Result:
+    """Make a mistake; return the one message that it gives, which reaches no cluster."""
+    decorator = f"@namespaced_trigger({mistake.arguments})"
+    flow = bench.flow(above=f"{mistake.above}\n{decorator}\n{mistake.project}", body=mistake.config)
     bench.variables.update(mistake.variables)
     value = () if mistake.value is None else ("--config-value", "project", mistake.value)
-    action = ("argo-workflows", "create") if command == "create" else ("show",)
-    result = bench.run(flow, *mistake.flags, *value, *action)
-
+    result = bench.run(flow, *mistake.flags, *value, *command)
     assert result.status == 1, result.output
     assert "Namespaced trigger error:" in result.message
     assert " ".join(mistake.message.split()) in result.message
     assert not has_traceback(result.output)
+    assert not bench.sensors
+    assert not bench.templates()
+    return result
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_gives_one_message_and_reaches_no_cluster(
+    bench: Workbench, mistake: Mistake
+) -> None:
+    refused(bench, mistake, "argo-workflows", "create")
     assert not bench.stage.cluster.packages
-    assert not bench.stage.cluster.list_all("default", "workflowtemplates")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["show", "check", "run", "argo-workflows trigger", "argo-workflows create --only-json"],
+)
+def test_each_command_gives_the_message_of_a_mistake(bench: Workbench, command: str) -> None:
+    refused(bench, MISTAKES["@trigger"], *command.split())
 
 
 @pytest.mark.skipif(
@@ -389,26 +397,15 @@ def test_a_mistake_gives_one_message_and_reaches_no_cluster(
 )
 def test_a_trigger_of_a_decorator_that_another_one_adds_is_refused(bench: Workbench) -> None:
     adding = MUTATOR.format(method="pre_mutate", action="flow.add_decorator(late)")
-    decorators = (
-        f"{ADD_TRIGGER.replace('other', 'late')}\n\n{adding}\n"
-        '@other\n@namespaced_trigger(event="food")\n@project(name="foo")'
+    late = ADD_TRIGGER.replace("other", "late")
+    mistake = Mistake(
+        "This flow has @trigger beside @namespaced_trigger", above=f"{late}\n\n{adding}\n@other"
     )
-    flow = bench.flow(FLOW.format(decorators=decorators, config=Mistake("").config))
-    result = bench.deploy(flow)
-    assert result.status == 1
-    assert "This flow has @trigger beside @namespaced_trigger" in result.message
-    assert not bench.sensors
+    refused(bench, mistake, "argo-workflows", "create")
 
 
 def test_the_decorator_without_arguments_says_what_to_write(bench: Workbench) -> None:
-    flow = bench.flow(
-        """
-        @namespaced_trigger
-        @project(name="foo")
-        class DemoFlow(FlowSpec):
-            pass
-        """
-    )
+    flow = bench.flow(above=f"@namespaced_trigger\n{PROJECT}")
     result = bench.run(flow, "show")
     assert result.status == 1
     assert f"takes exactly one of event and events, and got neither. {EITHER}" in result.message
@@ -444,28 +441,20 @@ def test_what_a_function_returns_at_deployment_is_refused_in_one_message(
 ) -> None:
     if "namespaced_event_name" in arguments and VERSION < (2, 19, 18):
         pytest.skip("namespaced_event_name came with Metaflow 2.19.18")
-    decorators = f'@namespaced_trigger({arguments})\n@project(name="foo")'
-    flow = bench.flow(FLOW.format(decorators=decorators, config=Mistake("").config))
-    result = bench.deploy(flow)
-    assert result.status == 1, result.output
-    assert "Namespaced trigger error:" in result.message
-    assert message in result.message
-    assert not has_traceback(result.output)
-    assert not bench.sensors
-    assert not bench.stage.cluster.list_all("default", "workflowtemplates")
+    refused(bench, Mistake(message, arguments), "argo-workflows", "create")
 
 
 @pytest.mark.parametrize(
-    ("source", "name"),
+    ("parts", "name"),
     [
-        ("class DemoFlow(FlowSpec):\n    @namespaced_trigger(event='food')", "start"),
-        ("@namespaced_trigger(event='food')\nclass Other:\n    pass\nclass DemoFlow:", "Other"),
+        ({"above": "", "body": "@namespaced_trigger(event='food')"}, "start"),
+        ({"above": "@namespaced_trigger(event='food')", "base": ""}, "DemoFlow"),
     ],
 )
 def test_the_decorator_on_what_is_no_flow_says_where_it_stands(
-    bench: Workbench, source: str, name: str
+    bench: Workbench, parts: dict[str, str], name: str
 ) -> None:
-    result = bench.run(bench.flow(source), "show")
+    result = bench.run(bench.flow(**parts), "show")
     assert result.status == 1
     assert result.stderr == (
         f"@namespaced_trigger stands above the class of a flow, and {name!r} is none. Move it "
