@@ -123,7 +123,7 @@ def pairs() -> Iterator[Pair]:
         stage = _QuietStage(folder, folder, Display(), Faults())
         environment = {**stage.environment, "PYTHONPATH": os.fspath(ROOT)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a module is not compiled each time
-        with stage.cluster.serve():
+        with stage.server.serve():
             for number in EVENTS_IN_A_DECORATOR:
                 for other, decorator in (
                     ("plain @trigger", PLAIN),

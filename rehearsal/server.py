@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import flask
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,

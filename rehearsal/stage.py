@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -89,10 +88,9 @@ class Stage(Observer):
         self.server = Server(self.cluster)
         self.runs: dict[str, Run] = {}
         self.refusals: list[str] = []
-        self._unfinished = 0
+        self._unfinished = 0  # how many runs
         self._stopping = False
         self._changed = threading.Condition()
-        self._loop = asyncio.new_event_loop()
         self.environment = _environment(folder, self.server.url, self.cluster.token)
         self.pods = Pods(folder / "pods", _environment_of_pods(self.environment), self.server.read)
 
@@ -107,6 +105,7 @@ class Stage(Observer):
             If something has not ended in time. All of it is stopped by then.
         """
         deadline = None if self.seconds is None else time.monotonic() + self.seconds
+        self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         thread.start()
         process: subprocess.Popen[bytes] | None = None
@@ -135,6 +134,12 @@ class Stage(Observer):
                 self.pods.kill()
                 self._loop.call_soon_threadsafe(self._loop.stop)
                 thread.join()
+                self._loop.close()
+
+    def clear(self) -> None:
+        """Forget what was deployed, published and stored."""
+        self.cluster.clear()
+        self.server.clear()
 
     def report(self) -> Report:
         """Return what has happened."""
@@ -149,7 +154,7 @@ class Stage(Observer):
     def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:
         """Say what was deployed."""
         if sensor is None:
-            self.pods.expect(template)
+            self.expect(template)
             self.display.say("deployed", template["metadata"]["name"])
         else:
             events = " and ".join(sensor.event_names)
@@ -183,7 +188,7 @@ class Stage(Observer):
                 return
             flow = template["metadata"]["annotations"].get("metaflow/flow_name", "flow")
             folder = self.logs / f"{flow}-{item['metadata']['name']}"
-            run = Run(Workflow(item, template, self._pod_runner()), template, folder)
+            run = Run(Workflow(item, template, self._run_pod), template, folder)
             for publication in publications:
                 if publication.publisher in self.runs:
                     run.lineage |= self.runs[publication.publisher].lineage
@@ -197,15 +202,24 @@ class Stage(Observer):
                 )
                 self.display.say("stopped", f"{run.name}: {run.problem}")
                 return
-            self._unfinished += 1
-            self.display.add(run)
-            running = asyncio.run_coroutine_threadsafe(self._run(run), self._loop)
-            running.add_done_callback(self._ended)
         if publications:
             names = " and ".join(str(each.event.name) for each in publications)
             self.display.say("started", f"{run.name} by {names}")
         else:
             self.display.say("triggered", run.name)
+        self.start(run)
+
+    def expect(self, template: Mapping[str, Any]) -> None:
+        """Prepare for the pods of a WorkflowTemplate."""
+        self.pods.expect(template)
+
+    def start(self, run: Run) -> None:
+        """Let a Workflow run."""
+        with self._changed:
+            self._unfinished += 1
+        self.display.add(run)
+        running = asyncio.run_coroutine_threadsafe(self._run(run), self._loop)
+        running.add_done_callback(self._ended)
 
     def changed(self, item: dict[str, Any]) -> None:
         """Suspend, resume or end a Workflow, as its spec says now."""
@@ -221,23 +235,19 @@ class Stage(Observer):
         """Return the `status` of a Workflow as it is now."""
         return self.runs[item["metadata"]["name"]].workflow.status()
 
-    def _pod_runner(self) -> Any:
-        async def run_pod(pod: Pod, stop: asyncio.Event) -> Ended:
-            run = self.runs[pod.workflow]
-            log = run.log_of(pod)
-            token = self.cluster.token_of(run.name)
-            headers = json.dumps({"Authorization": f"Bearer {token}"})
-            variables = {
-                inpod.OWN_SETTING: headers,
-                "AWS_ACCESS_KEY_ID": token,
-                "AWS_SECRET_ACCESS_KEY": token,
-            }
-            ended = await self.pods.run(pod, stop, variables, log)
-            if ended.exit_code and not self._stopping:
-                self.display.show_failure(pod, ended, log)
-            return ended
-
-        return run_pod
+    async def _run_pod(self, pod: Pod, stop: asyncio.Event) -> Ended:
+        run = self.runs[pod.workflow]
+        log = run.log_of(pod)
+        token = self.cluster.token_of(run.name)
+        variables = {
+            inpod.OWN_SETTING: json.dumps({"Authorization": f"Bearer {token}"}),
+            "AWS_ACCESS_KEY_ID": token,
+            "AWS_SECRET_ACCESS_KEY": token,
+        }
+        ended = await self.pods.run(pod, stop, variables, log)
+        if ended.exit_code and not self._stopping:
+            self.display.show_failure(pod, ended, log)
+        return ended
 
     async def _run(self, run: Run) -> None:
         started = time.monotonic()

@@ -7,10 +7,11 @@ of processes: it is given a function that runs a pod.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +71,7 @@ class Node:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the Kubernetes API has it."""
-        item = {
+        item: dict[str, Any] = {
             "id": self.id,
             "name": self.name,
             "displayName": self.display_name,
@@ -86,8 +87,7 @@ class Node:
             "children": [child.id for child in self.children],
         }
         if self.exit_code is not None:
-            item.setdefault("outputs", {})
-            item["outputs"] = {**(item["outputs"] or {}), "exitCode": str(self.exit_code)}
+            item["outputs"]["exitCode"] = str(self.exit_code)
         kept = ("finishedAt", "startedAt", "phase")
         return {key: value for key, value in item.items() if value or key in kept}
 
@@ -161,6 +161,7 @@ class Workflow:
         self._proceeding = asyncio.Event()
         self._proceeding.set()
         self._started = 0.0
+        self._seconds: float | None = self._spec.get("activeDeadlineSeconds")
         item["status"] = {"phase": "Pending", "finishedAt": None}
 
     async def run(self) -> None:
@@ -174,7 +175,6 @@ class Workflow:
         spec = expression.replace(self._spec, self._names)
         self._templates = {template["name"]: template for template in spec["templates"]}
         self._parallelism = _Parallelism(spec.get("parallelism"))
-        self._seconds = spec.get("activeDeadlineSeconds")
         entry = await self._execute(self.name, spec["entrypoint"], self._arguments, None)
         phase = {"Skipped": "Succeeded", "Omitted": "Succeeded"}.get(entry.phase, entry.phase)
         self._names["workflow.status"] = phase
@@ -323,7 +323,7 @@ class Workflow:
             # It has waited for the backoff: nothing here depends on the time of day.
             if self._shutdown:
                 return node.end(child.phase, f"Stopped with strategy '{self._shutdown}'")
-            if self._seconds_left() == 0:
+            if self._seconds is not None and self._seconds_left() == 0:
                 deadline = time.strftime(
                     "%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(self._started + self._seconds)
                 )
@@ -775,10 +775,8 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
 
 
 def _try_expression(text: str) -> None:
-    try:
+    with contextlib.suppress(CannotEvaluate):  # it will have one when its names are there
         expression.evaluate(text, {})
-    except CannotEvaluate:
-        pass  # it will when its names are there
 
 
 def _only(mapping: Mapping[str, Any], known: set[str], what: str) -> None:

@@ -64,9 +64,12 @@ class Result:
 
 
 class QuietStage(Stage):
-    """A cluster that takes note of what is deployed and runs nothing."""
+    """A cluster that takes note of what is deployed and triggered, and runs nothing."""
 
-    def created(self, *_: Any) -> None:
+    def expect(self, _template: Any) -> None:
+        pass
+
+    def start(self, _run: Any) -> None:
         pass
 
 
@@ -138,7 +141,7 @@ class Worker:
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("worker")
     stage = QuietStage(folder, folder, Display(), Faults())
-    with stage.cluster.serve(), recorder() as webhook:
+    with stage.server.serve(), recorder() as webhook:
         environment = {
             **stage.environment,
             "METAFLOW_USER": "alice",
@@ -221,14 +224,22 @@ class Workbench:
 
     def templates(self) -> list[dict[str, Any]]:
         """Return what was deployed."""
-        return self.stage.cluster.list_all("default", "workflowtemplates")
+        return self.objects("workflowtemplates")
+
+    def objects(self, kind: str) -> list[dict[str, Any]]:
+        return self.stage.cluster.objects.list_all(None, kind)
+
+    @property
+    def packages(self) -> dict[str, bytes]:
+        """The code packages and what else was uploaded, by their URLs."""
+        return self.stage.server.objects()
 
 
 @pytest.fixture
 def bench(worker: Worker, tmp_path: Path) -> Workbench:
     folder = tmp_path / "flows"
     folder.mkdir()
-    worker.stage.cluster.clear()
+    worker.stage.clear()
     return Workbench(folder, worker.stage, dict(worker.environment), worker.python)
 
 

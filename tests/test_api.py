@@ -140,8 +140,7 @@ def test_a_pod_sees_the_namespace_of_the_deployment(bench: Workbench, flow: Path
     assert command is not None
     options = command[1].replace("--quiet ", "")
 
-    location = pod["METAFLOW_CODE_URL"].removeprefix("s3:/")
-    (bench.folder / "job.tar").write_bytes(bench.stage.cluster.packages[location])
+    (bench.folder / "job.tar").write_bytes(bench.packages[pod["METAFLOW_CODE_URL"]])
     bench.variables.update({name: str(value) for name, value in pod.items()})
     shown = bench.shell(
         "mkdir pod; cd pod; tar -xzf ../job.tar; "

@@ -70,7 +70,7 @@ def compiled(bench: Workbench, decorator: str, event: str) -> Any:
     above, body = (text.replace("EVENT", event) for text in (decorator, BODY))
     result = bench.deploy(bench.flow(above=f"{above}\n{PROD_BAR}", body=body))
     assert result.status == 0, result.output
-    (sensor,) = bench.stage.cluster.list_all("default", "sensors")
+    (sensor,) = bench.objects("sensors")
     return sensor["spec"]["dependencies"], sensor["spec"]["triggers"]
 
 

@@ -138,7 +138,7 @@ def test_a_project_without_symbolic_links_installs_the_module(tmp_path: Path) ->
 
 def modules(bench: Workbench) -> Iterator[bytes]:
     """Return each copy of the module in the code packages that were uploaded."""
-    for package in bench.stage.cluster.packages.values():
+    for package in bench.packages.values():
         if package.startswith(GZIP):
             with tarfile.open(fileobj=io.BytesIO(package)) as archive:
                 for name in archive.getnames():

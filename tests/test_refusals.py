@@ -380,7 +380,7 @@ def test_a_mistake_gives_one_message_and_reaches_no_cluster(
     bench: Workbench, mistake: Mistake
 ) -> None:
     refused(bench, mistake, "argo-workflows", "create")
-    assert not bench.stage.cluster.packages
+    assert not bench.packages
 
 
 @pytest.mark.parametrize(

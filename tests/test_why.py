@@ -42,7 +42,7 @@ def test_an_event_that_starts_a_deployed_flow_is_shown_with_its_arguments(bench:
     arguments = 'event={"name": "food", "parameters": {"count": "n"}}'
     count = 'count = Parameter("count", default=1)'
     bench.listened(bench.flow(**listening(arguments, config=f"{CONFIG}\n{count}")))
-    (sensor,) = bench.stage.cluster.list_all("default", "sensors")
+    (sensor,) = bench.objects("sensors")
     write(bench.folder / "event.json", {"payload": {"name": "foo.user.alice.food", "n": 1500.0}})
     result = why(bench, "-", "event.json", given=json.dumps(sensor))
     assert result.stdout.startswith("The event starts foo.user.alice.demoflow.\n"), result.stderr
