@@ -62,8 +62,8 @@ def test_a_child_that_listens_across_namespaces_fails_and_is_named(own: SetUp) -
     own.run("bash", own.script)
     assert own.status == 1
     assert (
-        "Orphan: nobody heard foo.test.baaz.food; the nearest name that somebody listens to is "
-        "foo.prod.bar.food (foo.prod.bar.helloflowdownstream"
+        "Orphan: nobody heard foo.user.jane.food; the nearest name that somebody listens to is "
+        "foo.prod.bar.food (foo.user.jane.helloflowdownstream)"
     ) in own.output
     assert "Each of the three events" not in own.output
 
