@@ -35,10 +35,10 @@ from . import forkclient
 SECONDS_TO_STOP = 5
 MOST_FILES = 253  # that Linux passes at once
 
-# What a Python reads when it starts, or Metaflow while it is imported, beside the
-# settings that Metaflow itself lists.
+# What a Python reads when it starts, or Metaflow and kubernetes while they are imported,
+# beside the settings that Metaflow itself lists.
 READ_AT_START = ("PYTHON", "LANG", "LC_", "METAFLOW_ENV_ESCAPE_", "METAFLOW_EXTENSIONS_")
-READ_ON_IMPORT = ("METAFLOW_DEBUG_EXT", "DISABLE_TRACING", "TEST_S3_RETRY")
+READ_ON_IMPORT = ("METAFLOW_DEBUG_EXT", "DISABLE_TRACING", "TEST_S3_RETRY", "KUBECONFIG")
 # Of these, what a fork can still obey, and whether Metaflow warns of its escape hatch.
 READ_BY_A_FORK = ("PYTHONPATH", "PYTHONUNBUFFERED", "METAFLOW_ESCAPE_HATCH_WARNING")
 # Metaflow's default is the working folder, as an absolute path; the fork has its own.
@@ -323,6 +323,8 @@ class _Command:
         if not self.arguments or (
             self.arguments[0].startswith("-") and self.arguments[0] not in ("-c", "-m")
         ):
+            return True
+        if self.arguments[0] not in ("-c", "-m") and not os.path.isfile(self.arguments[0]):
             return True
         own, given = self.server.environment, {**WORKING_FOLDER, **self.environment}
         names = {name for name in {*own, *given} if name.startswith(READ_AT_START)}

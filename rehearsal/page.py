@@ -64,7 +64,7 @@ def as_page(report: Report) -> str:
     state = _BAD if problems else _GOOD
     lists = [
         f"<h2>{title}</h2><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-        for title, lines in (("Problems", problems), ("Not acted out", report.not_acted_out))
+        for title, lines in (("Problems", problems), ("Not supported", report.unsupported))
         if lines
     ]
     return "\n".join(

@@ -33,15 +33,13 @@ class Report:
         self.sensors = {sensor.name: sensor for sensor in sensors}
         self.templates = templates
         self.refusals = refusals
-        self.not_acted_out = [
+        self.unsupported = [
             f"{thing} of {template['metadata']['name']}"
             for template in templates
             for thing in unsupported(template)
         ]
-        self.not_acted_out += [
-            f"{thing} of {sensor.deployment}"
-            for sensor in sensors
-            for thing in sensor.not_acted_out
+        self.unsupported += [
+            f"{thing} of {sensor.deployment}" for sensor in sensors for thing in sensor.unsupported
         ]
 
     @cached_property
@@ -122,7 +120,7 @@ class Report:
             _table(events) if len(events) > 1 else ["No event was published."],
             _table(runs) if len(runs) > 1 else [],
             self.problems,
-            [f"Not acted out: {each}" for each in self.not_acted_out],
+            [f"Not supported: {each}" for each in self.unsupported],
         ]
         return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
 
@@ -153,7 +151,7 @@ class Report:
                 for run in self.runs.values()
             ],
             "problems": self.problems,
-            "not_acted_out": self.not_acted_out,
+            "unsupported": self.unsupported,
         }
 
     def write(self, path: Path) -> None:

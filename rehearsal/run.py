@@ -108,7 +108,8 @@ def unsupported(template: Mapping[str, Any]) -> Iterator[str]:
         for selector in step.get("nodeSelector") or ():
             yield f"the node selector {selector!r} of {name}"
         if step.get("retryStrategy") and not _is_at_once(step["retryStrategy"]):
-            yield f"the wait of {step['retryStrategy']['backoff']['duration']} before {name} is retried"
+            wait = step["retryStrategy"]["backoff"]["duration"]
+            yield f"the wait of {wait} before {name} is retried"
         environment = _ENVIRONMENT.search(command)
         if environment and environment[1] not in _LOCAL_ENVIRONMENTS:
             yield f"the environment {environment[1]!r} of {name}"

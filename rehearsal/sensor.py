@@ -240,7 +240,7 @@ class Sensor:
     dependencies: tuple[Dependency, ...]
     resource: dict[str, Any]
     parameters: tuple[Parameter, ...]
-    not_acted_out: tuple[str, ...]
+    unsupported: tuple[str, ...]
     heard: dict[str, Event] = field(default_factory=dict)
 
     @classmethod
@@ -284,7 +284,7 @@ class Sensor:
             dependencies=tuple(map(Dependency.parse, spec["dependencies"])),
             resource=action["source"]["resource"],
             parameters=tuple(map(Parameter.parse, action.get("parameters") or ())),
-            not_acted_out=(f"conditionsReset {json.dumps(reset)}",) if reset else (),
+            unsupported=(f"conditionsReset {json.dumps(reset)}",) if reset else (),
         )
 
     @property

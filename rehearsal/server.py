@@ -66,8 +66,12 @@ class Server:
             yield
         finally:
             self._server.shutdown()
-            self._server.server_close()
+            self.close()
             thread.join()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.server_close()
 
     def objects(self) -> dict[str, bytes]:
         """Return what is in the S3 of this server, by its URL."""

@@ -275,10 +275,10 @@ def _left(deadline: float | None) -> float | None:
 def end_group(leader: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started, by force if they do not end."""
     deadline = time.monotonic() + SECONDS_TO_STOP
-    number = signal.SIGTERM
-    while _signal_group(leader, number):
-        number = signal.Signals(0) if time.monotonic() < deadline else signal.SIGKILL
+    is_there = _signal_group(leader, signal.SIGTERM)
+    while is_there:
         time.sleep(0.02)
+        is_there = _signal_group(leader, signal.SIGKILL if time.monotonic() > deadline else 0)
 
 
 def _signal_group(leader: subprocess.Popen[bytes], number: int) -> bool:

@@ -183,9 +183,10 @@ class Workflow:
         if self._shutdown and entry.has_failed:
             message = f"Stopped with strategy '{self._shutdown}'"
         await self._run_hooks(spec, entry)
-        if spec.get("onExit") and self._shutdown != "Terminate":
+        on_exit = spec.get("onExit") or (spec.get("hooks") or {}).get("exit", {}).get("template")
+        if on_exit and self._shutdown != "Terminate":
             self._is_exiting = True
-            last = await self._execute(f"{self.name}.onExit", spec["onExit"], {}, None)
+            last = await self._execute(f"{self.name}.onExit", on_exit, {}, None)
             if phase == "Succeeded" and last.has_failed:
                 phase, message = last.phase, last.message
         self.end(phase, message)
@@ -745,7 +746,8 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
     referred = [spec["entrypoint"], *filter(None, [spec.get("onExit")])]
     for name, hook in (spec.get("hooks") or {}).items():
         _only(hook, {"template", "expression"}, f"the hook {name!r}")
-        _try_expression(hook["expression"])
+        if name != "exit":
+            _try_expression(hook["expression"])
         referred.append(hook["template"])
     for name, template in templates.items():
         kinds = [kind for kind in _KINDS if template.get(kind) is not None]

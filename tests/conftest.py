@@ -313,7 +313,7 @@ class SetUp:
     @property
     def logs(self) -> list[str]:
         """What the runs printed."""
-        return [path.read_text() for path in self.folder.glob("rehearsal-logs-*/run-*.txt")]
+        return [path.read_text() for path in self.folder.glob("rehearsal-logs-*/*/*.txt")]
 
     def run(self, *command: str | Path, **variables: str) -> None:
         with (self.folder / "output.txt").open("w") as output:
@@ -367,28 +367,53 @@ def setup_on_cluster(once: Once) -> SetUp:
 class Rehearsal:
     status: int
     output: str
-    report: dict[str, Any]
+    report: dict[str, Any] = field(default_factory=dict)
 
     @property
     def table(self) -> list[str]:
         return self.output.partition("\n\nEVENT ")[2].partition("\n\n")[0].splitlines()
 
 
-def rehearse(folder: Path, script: str, *options: str, **variables: str) -> Rehearsal:
-    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), **variables}
-    report = folder / "report.json"
-    options = ("--report", os.fspath(report), *options)
-    if "--logs" not in options and "TMPDIR" not in variables:
-        options = ("--logs", os.fspath(folder / "logs"), *options)
-    process = subprocess.run(
-        [sys.executable, "-m", "rehearsal", *options, "bash", "-c", script],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS_FOR_A_COMMAND,
-    )
-    content = json.loads(report.read_text()) if report.exists() else {}
-    return Rehearsal(process.returncode, process.stdout, content)
+@dataclass
+class Rehearse:
+    """Rehearses scripts in a folder."""
+
+    folder: Path
+    python: Path
+
+    def __call__(self, script: str, *options: str, **variables: str) -> Rehearsal:
+        report = self.folder / "report.json"
+        options = ("--report", os.fspath(report), *options)
+        if "--logs" not in options and "TMPDIR" not in variables:
+            options = ("--logs", os.fspath(self.folder / "logs"), *options)
+        rehearsal = self.command(*options, "bash", "-c", script, **variables)
+        if report.exists():
+            rehearsal.report = json.loads(report.read_text())
+        return rehearsal
+
+    def command(self, *arguments: str, folder: Path | None = None, **variables: str) -> Rehearsal:
+        process = subprocess.run(
+            [self.python, "-m", "rehearsal", *arguments],
+            cwd=folder or self.folder,
+            env={**os.environ, "PYTHONPATH": os.fspath(ROOT), **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS_FOR_A_COMMAND,
+        )
+        return Rehearsal(process.returncode, process.stdout)
+
+
+@pytest.fixture(scope="session")
+def python_for_rehearsals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Python that has imported what a rehearsal does, and no Metaflow."""
+    folder = tmp_path_factory.mktemp("rehearsals") / "python"
+    modules = ("flask", "moto.moto_server.werkzeug_app", "moto.s3.models")
+    with fork_server(folder, {**os.environ, "PYTHONPATH": os.fspath(ROOT)}, modules) as python:
+        yield python
+
+
+@pytest.fixture
+def rehearse(bench: Workbench, python_for_rehearsals: Path) -> Rehearse:
+    return Rehearse(bench.folder, python_for_rehearsals)

@@ -152,7 +152,7 @@ def test_options_are_handed_to_trigger(bench: Workbench) -> None:
     flow = bench.flow(**listening(f'event="food", options={options}'))
     bench.listened(flow)
     (sensor,) = bench.sensors.values()
-    assert "0 0 * * *" in sensor.not_acted_out[0]
+    assert "0 0 * * *" in sensor.unsupported[0]
 
 
 def test_flags_that_say_what_the_config_says_pass(bench: Workbench) -> None:

@@ -19,7 +19,7 @@ def test_each_event_starts_the_child_of_its_own_namespace_only(rehearsed_setup: 
     assert rehearsed_setup.status == 0, output
     for event in ("foo.prod.bar.food", "foo.test.baaz.food", "foo.user.jane.food"):
         assert f"[rehearsal] published {event} by " in output
-    assert len(rehearsed_setup.logs) == 6
+    assert len(rehearsed_setup.logs) == 12
     assert "Namespaced trigger warning" not in "".join(rehearsed_setup.logs)
     assert output.endswith(
         "\nEach of the three events started HelloFlowDownstream in its own namespace only.\n"
