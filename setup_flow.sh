@@ -43,7 +43,7 @@ install() {
     echo "Installing Metaflow into .venv; this happens once."
     "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-      --constraint constraints.txt metaflow boto3 kubernetes
+      --constraint constraints.txt metaflow boto3 kubernetes 'moto[s3]' flask flask-cors
     cp constraints.txt "$installed"
   fi
   PATH="$PWD/.venv/bin:$PATH"

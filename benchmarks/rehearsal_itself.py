@@ -13,8 +13,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from rehearsal.cluster import WEBHOOK_PATH, Cluster, Faults, Observer
+from rehearsal.cluster import Cluster, Faults, Observer
 from rehearsal.sensor import Event, Sensor, Sensors
+from rehearsal.server import WEBHOOK_PATH, Server
 
 from .pairs import Pair, in_turns
 
@@ -100,11 +101,12 @@ def decide(sensors: int) -> float:
 def publish(publishers: int) -> float:
     """Return the seconds for a hundred events, from this many publishers at once."""
     cluster = Cluster(Observer(), Faults())
+    server = Server(cluster)
     headers = {"Authorization": f"Bearer {cluster.token}"}
 
     def post(numbers: range) -> None:
         for number in numbers:
-            url = cluster.url + WEBHOOK_PATH
+            url = server.url + WEBHOOK_PATH
             request = urllib.request.Request(url, data=body(number), headers=headers)
             with urllib.request.urlopen(request):
                 pass
@@ -114,7 +116,7 @@ def publish(publishers: int) -> float:
         threading.Thread(target=post, args=(range(first, first + each),))
         for first in range(0, PUBLISHERS, each)
     ]
-    with cluster.serve():
+    with server.serve():
         start = time.perf_counter()
         for thread in threads:
             thread.start()

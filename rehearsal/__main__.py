@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from . import why
-from .cluster import Faults
-from .display import Display
-from .stage import CannotRun, Stage, TimedOut
 
-# Metaflow imports them on `argo-workflows create`, and its own advice is kubernetes without a
-# limit, which from 36 on asks for a newer python-dateutil than botocore allows.
-NEEDED_BY_DEPLOYMENTS = ("boto3", "kubernetes")
+# Metaflow imports the first two on `argo-workflows create`. Its own advice is kubernetes without
+# a limit, which from 36 on asks for a newer python-dateutil than botocore allows.
+NEEDED = {
+    "boto3": "boto3",
+    "kubernetes": "'kubernetes<36'",
+    "flask": "flask",
+    "flask_cors": "flask-cors",
+    "moto": "'moto[s3]'",
+}
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -102,11 +105,12 @@ def rehearse() -> int:
             parser.error(f"--report {path} is a folder. Write the name of a file")
     if options.logs and options.logs.exists() and not options.logs.is_dir():
         parser.error(f"--logs {options.logs} is a file. Write the name of a folder")
-    missing = [name for name in NEEDED_BY_DEPLOYMENTS if not importlib.util.find_spec(name)]
+    missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
     if missing:
         parser.error(
-            f"{' and '.join(missing)} cannot be imported by {sys.executable}, and deploying to "
-            "Argo takes both. Write: pip install boto3 'kubernetes<36'"
+            f"{' and '.join(missing)} cannot be imported by {sys.executable}, and a rehearsal "
+            f"needs {'it' if len(missing) == 1 else 'them'}. Write: pip install "
+            f"{' '.join(NEEDED[name] for name in missing)}"
         )
 
     for number in ENDING_SIGNALS:
@@ -121,6 +125,11 @@ def rehearse() -> int:
 
 
 def _rehearse(options: argparse.Namespace) -> int:
+    # They import what may be missing, and take a while.
+    from .cluster import Faults
+    from .display import Display
+    from .stage import CannotRun, Stage, TimedOut
+
     logs = options.logs or Path(tempfile.mkdtemp(prefix="rehearsal-logs-"))
     logs.mkdir(parents=True, exist_ok=True)
     faults = Faults(options.webhook_status, options.fail_create)

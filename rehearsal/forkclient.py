@@ -1,7 +1,6 @@
 """The `python` of a fork server: hands its command over, and ends as the command ends.
 
-Started for each command, as `python -IS forkclient.py FOLDER [ARG...]`, so it imports
-modules of the interpreter only.
+It is started for each command, so it imports modules of the interpreter only.
 """
 
 import _signal
@@ -52,12 +51,13 @@ def _is_inherited(number: int) -> bool:
         return False
 
 
-def main(folder: str, arguments: list[str]) -> None:
-    """Run a command in a fork of the server, or here if there is no server any more."""
+def main(folder: str, python: str) -> None:
+    """Run the command in a fork of the server, or by a Python if there is no server any more."""
+    arguments = sys.argv[1:]
     try:
         connection = _connect(folder)
     except OSError:
-        os.execv(sys.executable, [sys.executable, *arguments])
+        os.execv(python, [python, *arguments])
     for number in FORWARDED_SIGNALS:
         if _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, lambda number, _: connection.send(bytes([number])))
@@ -69,7 +69,3 @@ def main(folder: str, arguments: list[str]) -> None:
             _signal.signal(-status, _signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])

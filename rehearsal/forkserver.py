@@ -33,6 +33,7 @@ from typing import Any, NoReturn, TextIO
 from . import forkclient
 
 SECONDS_TO_STOP = 5
+LONGEST_INTERPRETER = 100  # that the first line of a script can name everywhere
 MOST_FILES = 253  # that Linux passes at once
 
 # What a Python reads when it starts, or Metaflow and kubernetes while they are imported,
@@ -53,7 +54,7 @@ def fork_server(
     environment: Mapping[str, str],
     modules: Sequence[str],
     *,
-    prepare: Callable[[], None] | None = None,
+    prepare: Callable[[], Callable[[], None]] | None = None,
     prepared: Sequence[str] = (),
     twins: Sequence[str] = (),
 ) -> Iterator[Path]:
@@ -68,7 +69,8 @@ def fork_server(
     modules : sequence of str
         What the commands need: none that builds on a command's own arguments.
     prepare : callable, optional
-        A function of a module, called in each fork before its command.
+        A function of a module, called in the server when it has imported the modules.
+        What it returns is called in each fork before its command.
     prepared : sequence of str
         Variables that it obeys, so that they may differ from the server's.
     twins : sequence of str
@@ -82,8 +84,7 @@ def fork_server(
     folder.mkdir()
     listener = _listener(folder)
     python = folder / "python"
-    client = [sys.executable, "-IS", forkclient.__file__, os.fspath(folder)]
-    python.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
+    python.write_text(_client(folder))
     python.chmod(0o755)
     (folder / "python3").symlink_to(python)
     own = os.fspath(Path(__file__).parent.parent)
@@ -115,6 +116,18 @@ def fork_server(
         process.wait(SECONDS_TO_STOP)
 
 
+def _client(folder: Path) -> str:
+    """Return the text of the `python`: a script for the interpreter itself, which starts fast."""
+    interpreter = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
+    code = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(forkclient.__file__)!r})\n"
+        f"import forkclient; forkclient.main({os.fspath(folder)!r}, {sys.executable!r})\n"
+    )
+    if " " in interpreter or len(interpreter) > LONGEST_INTERPRETER:
+        return f'#!/bin/sh\nexec {shlex.join([interpreter, "-ISc", code])} "$@"\n'
+    return f"#!{interpreter} -IS\n{code}"
+
+
 def _listener(folder: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # A path can be too long for an address; one by the number of its folder is not.
@@ -139,11 +152,12 @@ def serve(
     del sys.path[0]
     for name in modules:
         importlib.import_module(name)
+    in_a_fork = function and function()
     for name in [name for name in sys.modules if name.split(".")[0] == "rehearsal"]:
         del sys.modules[name]
     gc.collect()
     gc.freeze()
-    _Server(socket.socket(fileno=listener), python, function, prepared, twins).serve()
+    _Server(socket.socket(fileno=listener), python, in_a_fork, prepared, twins).serve()
 
 
 class _Server:
@@ -275,7 +289,6 @@ class _Command:
                 *_python_path(self.environment),
                 *self.server.path,
             ]
-            importlib.invalidate_caches()
             if self.server.prepare:
                 self.server.prepare()
             status = self._execute()

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 # The volume through which a pod tells Argo what comes next.
@@ -32,29 +33,33 @@ def prepare() -> None:
     builtins.open = open_in_volume
 
 
-def prepare_fork() -> None:
-    """Do the same in a fork of a Python that has imported Metaflow elsewhere.
+def prepare_server() -> Callable[[], None]:
+    """Return what makes a fork of a Python that has imported Metaflow one of a pod.
 
-    The code package has the same Metaflow, else there is no fork: so its modules are
-    those of the package, and what is imported from now on comes from there.
+    The code package has the same Metaflow, else there is no fork. So its files are those
+    that Metaflow finds, and what is imported from now on comes from there.
     """
-    prepare()
-    config = sys.modules["metaflow.metaflow_config"]
-    config.SERVICE_HEADERS.update(json.loads(os.environ[OWN_SETTING]))
-    package = next(filter(os.path.isdir, map(_metaflow_in, sys.path)), "")
-    installed = os.path.dirname(sys.modules["metaflow"].__file__ or "")
-    if not package or package == installed:
-        return  # what comes before the code package is there
-    own = [module for name, module in sys.modules.items() if name.startswith("metaflow")]
-    for module in own:
-        file = getattr(module, "__file__", None)
-        if file and file.startswith(installed):
-            module.__file__ = package + file[len(installed) :]
-            if hasattr(module, "__path__"):
-                module.__path__ = [os.path.dirname(module.__file__)]
-    # What Metaflow has looked for beside its modules while they were elsewhere.
-    content = sys.modules["metaflow.packaging_sys"].MetaflowCodeContent
-    content._cached_mfcontent_info.clear()
+    metaflow = sys.modules["metaflow"]
+    installed = os.path.dirname(metaflow.__file__ or "")
+    own = [(name, each) for name, each in sys.modules.items() if name.startswith("metaflow")]
+    paths: list[Any] = [each.__path__ for _, each in own if hasattr(each, "__path__")]
+
+    def prepare_fork() -> None:
+        prepare()
+        config = sys.modules["metaflow.metaflow_config"]
+        config.SERVICE_HEADERS.update(json.loads(os.environ[OWN_SETTING]))
+        package = next(filter(os.path.isdir, map(_metaflow_in, sys.path)), "")
+        if not package or package == installed:
+            return  # what comes before the code package is there
+        for module in (metaflow, sys.modules["metaflow.util"]):
+            module.__file__ = package + (module.__file__ or "")[len(installed) :]
+        for path in paths:
+            path[:] = [package + each[len(installed) :] for each in path]
+        # What Metaflow has looked for beside its modules while they were elsewhere.
+        content = sys.modules["metaflow.packaging_sys"].MetaflowCodeContent
+        content._cached_mfcontent_info.clear()
+
+    return prepare_fork
 
 
 def _metaflow_in(folder: str) -> str:

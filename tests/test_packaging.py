@@ -210,5 +210,7 @@ def test_a_rehearsal_without_what_a_deployment_needs_says_what_to_install(tmp_pa
         text=True,
     )
     assert result.returncode == 2
-    assert "error: boto3 and kubernetes cannot be imported by " in result.stderr
-    assert result.stderr.endswith("Write: pip install boto3 'kubernetes<36'\n")
+    missing = "boto3 and kubernetes and flask and flask_cors and moto"
+    assert f"error: {missing} cannot be imported by " in result.stderr
+    advice = "Write: pip install boto3 'kubernetes<36' flask flask-cors 'moto[s3]'\n"
+    assert result.stderr.endswith(advice)

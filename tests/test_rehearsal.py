@@ -14,6 +14,7 @@ import sys
 import tempfile
 import termios
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pyte
@@ -102,7 +103,7 @@ def test_the_status_of_the_command_is_the_status_of_the_rehearsal(
 def test_a_command_line_that_cannot_work_is_refused(
     rehearse: Rehearse, arguments: list[str], status: int, message: str
 ) -> None:
-    rehearsal = rehearse.command(*arguments, folder=ROOT)
+    rehearsal = replace(rehearse, folder=ROOT).command(*arguments)
     assert rehearsal.status == status
     assert message in rehearsal.output
     assert not has_traceback(rehearsal.output)

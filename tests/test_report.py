@@ -56,7 +56,7 @@ class Happenings:
         created = self.objects.create("default", "workflows", item)
         return str(created["metadata"]["name"])
 
-    def publish(self, event: str, by: str | None = None, **payload: Any) -> None:
+    def publish(self, event: str, by: Any = None, **payload: Any) -> None:
         """Publish an event; the runs that it starts succeed."""
         body = json.dumps({"payload": {**payload, "name": event}}).encode()
         self.stage.cluster.publish(body, by)
