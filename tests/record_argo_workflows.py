@@ -28,6 +28,9 @@ SECONDS_BETWEEN_LOOKS = 1
 SECONDS_FOR_ALL = 240
 # As a node has them; a pod is told by its message and its exit code.
 KEPT = ("id", "type", "displayName", "templateName", "phase", "message")
+_NODE_NAME = "workflows.argoproj.io/node-name"
+# What the executor adds to a container's log, whose end becomes the node's message.
+_OF_THE_EXECUTOR = re.compile(r"time=\S+ level=\w+ msg=.* argo=true.*\n|Error: exit status \d+\n")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(Z| \+0000 UTC)")
 
 
@@ -39,6 +42,8 @@ def seconds_of(timestamp: str) -> int:
 def node_as_recorded(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is compared of a node that the API gave."""
     kept = {key: node[key] for key in KEPT if node.get(key)}
+    if "message" in kept:
+        kept["message"] = _OF_THE_EXECUTOR.sub("", kept["message"])
     for side in ("inputs", "outputs"):
         values = {
             each["name"]: each["value"]
@@ -89,7 +94,8 @@ def _play(case: Mapping[str, Any], namespace: str) -> dict[str, Any]:
             break
         if time.monotonic() > deadline:
             raise TimeoutError(f"{name} does not end")
-        if acts and acts[0]["when"].items() <= {each["name"]: each["phase"] for each in nodes}.items():
+        phases = {each["name"]: each["phase"] for each in nodes}
+        if acts and acts[0]["when"].items() <= phases.items():
             act = acts.pop(0)
             time.sleep(act.get("seconds", 0))
             item = json.loads(_kubectl("get", "workflow", name, "-o", "json", *own))
@@ -105,12 +111,13 @@ def _play(case: Mapping[str, Any], namespace: str) -> dict[str, Any]:
     _add_ended_pods(timeline, nodes)
     selector = f"workflows.argoproj.io/workflow={name}"
     pods = json.loads(_kubectl("get", "pods", "-l", selector, "-o", "json", *own))["items"]
+    with_pods = {each["metadata"]["annotations"][_NODE_NAME] for each in pods}
     recorded = {
         "created": item["metadata"]["creationTimestamp"],
         "phase": status["phase"],
         "message": status.get("message", ""),
         "nodes": {each["name"]: node_as_recorded(each) for each in nodes},
-        "timeline": timeline,
+        "timeline": [each for each in timeline if each.get("end", "") in {"", *with_pods}],
         "pods": {each["metadata"]["name"]: _pod(each) for each in pods},
     }
     for kind in ("workflow", "workflowtemplate"):
