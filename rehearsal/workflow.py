@@ -441,7 +441,8 @@ class Workflow:
         node.exit_code = ended.exit_code
         problem = ""
         try:
-            node.outputs = self._outputs(template, {}, ended.files)
+            for name, value in self._outputs(template, {}, ended.files):
+                node.outputs = {**(node.outputs or {}), name: value}
         except CannotEvaluate as error:
             problem = str(error)
         if self._shutdown and not self._is_exiting:
@@ -464,8 +465,8 @@ class Workflow:
 
     def _outputs(
         self, template: Mapping[str, Any], scope: Mapping[str, str], files: Mapping[str, str]
-    ) -> dict[str, str] | None:
-        outputs: dict[str, str] = {}
+    ) -> Iterator[tuple[str, str]]:
+        """Give the outputs in their order, up to the first that is not there."""
         for parameter in (template.get("outputs") or {}).get("parameters") or ():
             source = parameter["valueFrom"]
             value: Any
@@ -484,8 +485,7 @@ class Workflow:
                 )
             if value is None:
                 raise CannotEvaluate(f"the output {parameter['name']} has no value")
-            outputs[parameter["name"]] = str(value)
-        return outputs or None
+            yield parameter["name"], str(value)
 
     async def _execute_steps(self, node: Node, template: Mapping[str, Any]) -> Node:
         """Execute groups of steps, one after the other."""
@@ -615,7 +615,7 @@ class Workflow:
         self, node: Node, template: Mapping[str, Any], scope: Mapping[str, str]
     ) -> Node:
         try:
-            node.outputs = self._outputs(template, scope, {})
+            node.outputs = dict(self._outputs(template, scope, {})) or None
         except CannotEvaluate as problem:
             return node.end("Error", str(problem))
         return node.end("Succeeded")

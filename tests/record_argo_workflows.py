@@ -26,6 +26,7 @@ UID = "11111111-2222-3333-4444-555555555555"
 TOGETHER = 4  # how many workflows play at once
 SECONDS_BETWEEN_LOOKS = 1
 SECONDS_FOR_ALL = 240
+WIDTH = 160  # of the file
 # As a node has them; a pod is told by its message and its exit code.
 KEPT = ("id", "type", "displayName", "templateName", "phase", "message")
 _NODE_NAME = "workflows.argoproj.io/node-name"
@@ -158,6 +159,19 @@ def _without_generated(recorded: dict[str, Any], item: Mapping[str, Any]) -> dic
     return result
 
 
+def _as_lines(value: Any, indent: str = "") -> str:
+    """Return a value as JSON, what fits on a line on one."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(indent + text) <= WIDTH or not value or not isinstance(value, (dict, list)):
+        return text
+    own = indent + " "
+    if isinstance(value, list):
+        lines = [own + _as_lines(each, own) for each in value]
+        return "[\n" + ",\n".join(lines) + f"\n{indent}]"
+    lines = [f"{own}{json.dumps(key)}: {_as_lines(each, own)}" for key, each in value.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
 def main(arguments: list[str]) -> None:
     """Play the workflows that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -184,7 +198,7 @@ def main(arguments: list[str]) -> None:
         "kubernetes": json.loads(_kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"],
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    FILE.write_text(json.dumps(file, indent=1) + "\n")
+    FILE.write_text(_as_lines(file) + "\n")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,11 @@ class Played:
         """Suspend it, resume it and shut it down when that was done to the recorded one."""
         for act in [each for each in self.timeline if "spec" in each]:
             await self.wait_for(act)
-            assert {each.name: each.phase for each in self.workflow.nodes} == act["phases"]
+            phases = {each.name: each.phase for each in self.workflow.nodes}
+            # What waits for a slot is there already, as Pending; on Argo Workflows it is not.
+            assert {name: each for name, each in phases.items() if each != "Pending"} == (
+                act["phases"]
+            )
             if "suspend" in act["spec"]:
                 self.workflow.suspend(act["spec"]["suspend"])
             else:
