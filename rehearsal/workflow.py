@@ -469,7 +469,7 @@ class Workflow:
         """Give the outputs in their order, up to the first that is not there."""
         for parameter in (template.get("outputs") or {}).get("parameters") or ():
             source = parameter["valueFrom"]
-            value: Any
+            value: str | None
             if "path" in source:
                 value = files.get(source["path"])
             elif "jsonPath" in source:
@@ -478,6 +478,7 @@ class Workflow:
                 value = expression.replace(source["parameter"], scope, ("tasks", "steps"))
             else:
                 value = expression.evaluate(source["expression"], scope)
+                value = "<nil>" if value is None else _as_text(value)  # as Go prints it
             if value is None and "path" in source:
                 raise CannotEvaluate(
                     f"wait: Error (exit code 64): open /mainctrfs{source['path']}: no such file or "
@@ -485,7 +486,7 @@ class Workflow:
                 )
             if value is None:
                 raise CannotEvaluate(f"the output {parameter['name']} has no value")
-            yield parameter["name"], str(value)
+            yield parameter["name"], value
 
     async def _execute_steps(self, node: Node, template: Mapping[str, Any]) -> Node:
         """Execute groups of steps, one after the other."""
