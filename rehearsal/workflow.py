@@ -308,7 +308,8 @@ class Workflow:
     def _pod_name(self, node: str, template: str) -> str:
         if node == self.name:
             return self.name
-        return f"{f'{self.name}-{template}'[:242]}-{_fnv1a(node)}"
+        prefix = f"{self.name}-{template}" if template else self.name  # a group of steps has none
+        return f"{prefix[:242]}-{_fnv1a(node)}"
 
     async def _execute(
         self,
