@@ -227,9 +227,8 @@ class Stage(Observer):
         workflow.item = item
         if strategy := item["spec"].get("shutdown"):
             self._loop.call_soon_threadsafe(workflow.shut_down, strategy)
-        else:
-            is_suspended = bool(item["spec"].get("suspend"))
-            self._loop.call_soon_threadsafe(workflow.suspend, is_suspended)
+        is_suspended = bool(item["spec"].get("suspend"))
+        self._loop.call_soon_threadsafe(workflow.suspend, is_suspended)
 
     def status(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return the `status` of a Workflow as it is now."""

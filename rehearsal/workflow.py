@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ class UnknownTemplate(ValueError):
     """Something in a WorkflowTemplate that the rehearsal does not know."""
 
 
+Clock = Callable[[], float]  # gives the seconds since 1970
+
+
 @dataclass(eq=False)
 class Node:
     """A node of a workflow, as its `status` has it."""
@@ -58,6 +62,7 @@ class Node:
     outputs: dict[str, str] | None = None
     exit_code: int | None = None
     children: list[Node] = field(default_factory=list)
+    clock: Clock = time.time
 
     @property
     def has_failed(self) -> bool:
@@ -66,7 +71,7 @@ class Node:
 
     def end(self, phase: str, message: str = "") -> Node:
         """Take the phase in which it ends."""
-        self.phase, self.message, self.finished = phase, message, time.time()
+        self.phase, self.message, self.finished = phase, message, self.clock()
         return self
 
     def as_json(self) -> dict[str, Any]:
@@ -145,13 +150,22 @@ class Workflow:
         The WorkflowTemplate that it refers to.
     run_pod : callable
         Runs a pod and returns how it has ended; it ends a pod whose event is set.
+    clock : callable
+        Gives the time.
     """
 
-    def __init__(self, item: dict[str, Any], template: Mapping[str, Any], run_pod: RunPod) -> None:
+    def __init__(
+        self,
+        item: dict[str, Any],
+        template: Mapping[str, Any],
+        run_pod: RunPod,
+        clock: Clock = time.time,
+    ) -> None:
         self.item = item
         self.name: str = item["metadata"]["name"]
         self.nodes: list[Node] = []
         self._run_pod = run_pod
+        self._clock = clock
         self._spec = template["spec"]
         self._arguments = _merged_arguments(self._spec, item["spec"])
         self._names = self._global_names()
@@ -166,7 +180,7 @@ class Workflow:
 
     async def run(self) -> None:
         """Run it to its end."""
-        self._started = time.time()
+        self._started = self._clock()
         if missing := [name for name, value in self._arguments.items() if value is None]:
             prefix = f"spec.arguments.{missing[0]}"
             self.end("Failed", f"invalid spec: {prefix}.value or {prefix}.valueFrom is required")
@@ -178,11 +192,12 @@ class Workflow:
         entry = await self._execute(self.name, spec["entrypoint"], self._arguments, None)
         phase = {"Skipped": "Succeeded", "Omitted": "Succeeded"}.get(entry.phase, entry.phase)
         self._names["workflow.status"] = phase
-        self._names["workflow.failures"] = json.dumps(json.dumps(self._failures()))
+        self._set_failures()
         message = entry.message
         if self._shutdown and entry.has_failed:
             message = f"Stopped with strategy '{self._shutdown}'"
-        await self._run_hooks(spec, entry)
+        if await self._run_hooks(spec, entry) and not self._shutdown:
+            self._set_failures()
         on_exit = spec.get("onExit") or (spec.get("hooks") or {}).get("exit", {}).get("template")
         if on_exit and self._shutdown != "Terminate":
             self._is_exiting = True
@@ -192,17 +207,19 @@ class Workflow:
         self.end(phase, message)
 
     def suspend(self, is_suspended: bool) -> None:
-        """Start nothing new, or go on."""
+        """Let the pods end and do nothing else, or go on."""
         if is_suspended:
             self._proceeding.clear()
         else:
             self._proceeding.set()
 
     def shut_down(self, strategy: str) -> None:
-        """End its pods; with `Stop` the exit handler runs, with `Terminate` it does not."""
+        """End its pods; with `Stop` the exit handler runs, with `Terminate` it does not.
+
+        What is suspended ends when it is resumed.
+        """
         self._shutdown = strategy
         self._shutting_down.set()
-        self._proceeding.set()
 
     def end(self, phase: str, message: str = "") -> None:
         """Take the phase in which it ends."""
@@ -213,7 +230,7 @@ class Workflow:
         return {**self.item["status"], "nodes": {node.id: node.as_json() for node in self.nodes}}
 
     def _set_status(self, phase: str, message: str = "") -> None:
-        finished = time.time() if phase not in ("Pending", "Running") else 0
+        finished = self._clock() if phase not in ("Pending", "Running") else 0
         self.item["status"] = {
             "phase": phase,
             "startedAt": timestamp(self._started),
@@ -237,8 +254,8 @@ class Workflow:
             },
         }
 
-    def _failures(self) -> list[dict[str, str | None]]:
-        return [
+    def _set_failures(self) -> None:
+        failures = [
             {
                 "displayName": node.display_name,
                 "message": node.message,
@@ -250,16 +267,22 @@ class Workflow:
             for node in self.nodes
             if node.has_failed
         ]
+        # A nil slice is null in Go.
+        self._names["workflow.failures"] = _as_json(_as_json(failures or None))
 
-    async def _run_hooks(self, spec: Mapping[str, Any], entry: Node) -> None:
-        """Run the lifecycle hooks whose expression holds, together."""
+    async def _run_hooks(self, spec: Mapping[str, Any], entry: Node) -> list[Node]:
+        """Run the lifecycle hooks whose expression holds, together.
+
+        After a shutdown there are nodes of them, whose pods do not run.
+        """
         hooks = [
             self._execute(f"{self.name}.hooks.{name}", hook["template"], {}, None)
             for name, hook in (spec.get("hooks") or {}).items()
             if name != "exit" and expression.evaluate(hook["expression"], self._names) is True
         ]
-        if self._shutdown != "Terminate":
-            entry.children += await _together(hooks)
+        nodes = await _together(hooks)
+        entry.children += nodes
+        return nodes
 
     def _node(
         self, name: str, kind: str, template: str, boundary: Node | None, **values: Any
@@ -273,7 +296,8 @@ class Workflow:
             id=self.name if name == self.name else f"{self.name}-{hashed}",
             display_name=_display_name(name, boundary),
             boundary=boundary,
-            started=time.time(),
+            started=self._clock(),
+            clock=self._clock,
         )
         for key, value in values.items():
             setattr(node, key, value)
@@ -285,7 +309,8 @@ class Workflow:
     def _pod_name(self, node: str, template: str) -> str:
         if node == self.name:
             return self.name
-        return f"{f'{self.name}-{template}'[:242]}-{_fnv1a(node)}"
+        prefix = f"{self.name}-{template}" if template else self.name  # a group of steps has none
+        return f"{prefix[:242]}-{_fnv1a(node)}"
 
     async def _execute(
         self,
@@ -318,13 +343,13 @@ class Workflow:
             once = self._substituted(processed, local)
             child = await self._execute_once(own, once, boundary, retry)
             node.children.append(child)
+            node.outputs, node.exit_code = child.outputs, child.exit_code
             if not child.has_failed:
-                node.outputs = child.outputs
                 return node.end("Succeeded")
             # It has waited for the backoff: nothing here depends on the time of day.
             if self._shutdown:
                 return node.end(child.phase, f"Stopped with strategy '{self._shutdown}'")
-            if self._seconds is not None and self._seconds_left() == 0:
+            if self._seconds and self._seconds_left() == 0:
                 deadline = time.strftime(
                     "%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(self._started + self._seconds)
                 )
@@ -386,7 +411,10 @@ class Workflow:
         return await self._execute_pod(node, template, retry)
 
     async def _execute_pod(self, node: Node, template: Mapping[str, Any], retry: int) -> Node:
-        """Run a pod as soon as the workflow lets it, and take its outputs."""
+        """Run a pod as soon as the workflow lets it, and take its outputs.
+
+        While it is suspended its pods end, and nothing comes of it.
+        """
         async with self._parallelism:
             await self._proceeding.wait()
             strategy = self._shutdown
@@ -395,7 +423,7 @@ class Workflow:
             seconds = [template.get("activeDeadlineSeconds"), self._seconds_left()]
             if seconds[1] == 0:
                 return node.end("Failed", "Step exceeded its deadline")
-            node.phase, node.started = "Running", time.time()
+            node.phase, node.started = "Running", self._clock()
             pod = Pod(
                 self._pod_name(node.name, node.template),
                 self.name,
@@ -407,35 +435,43 @@ class Workflow:
             )
             never = asyncio.Event()
             ended = await self._run_pod(pod, never if self._is_exiting else self._shutting_down)
+            self._end_pod(node, template, ended)
+            await self._proceeding.wait()
+        return node
+
+    def _end_pod(self, node: Node, template: Mapping[str, Any], ended: Ended) -> None:
         node.exit_code = ended.exit_code
-        if self._shutdown and not self._is_exiting and ended.exit_code:
-            return node.end("Failed", f"workflow shutdown with strategy:  {self._shutdown}")
-        if ended.reason:
-            return node.end("Failed", ended.reason)
-        if ended.exit_code:
-            message = f"main: Error (exit code {ended.exit_code})"
-            return node.end(
-                "Failed", f"{message}: {ended.last_lines}" if ended.last_lines else message
-            )
+        problem = ""
         try:
-            node.outputs = self._outputs(template, {}, ended.files)
-        except CannotEvaluate as problem:
-            return node.end("Error", str(problem))
-        return node.end("Succeeded")
+            for name, value in self._outputs(template, {}, ended.files):
+                node.outputs = {**(node.outputs or {}), name: value}
+        except CannotEvaluate as error:
+            problem = str(error)
+        if self._shutdown and not self._is_exiting:
+            node.end("Failed", f"workflow shutdown with strategy:  {self._shutdown}")
+        elif ended.reason:
+            node.end("Failed", ended.reason)
+        elif ended.exit_code:
+            message = f"main: Error (exit code {ended.exit_code})"
+            node.end("Failed", f"{message}: {ended.last_lines}" if ended.last_lines else message)
+        elif problem:
+            node.end("Error", problem)
+        else:
+            node.end("Succeeded")
 
     def _seconds_left(self) -> float | None:
         """Return how long the workflow may still run; its exit handler is not bound by it."""
         if self._seconds is None or self._is_exiting:
             return None
-        return max(0.0, self._started + self._seconds - time.time())
+        return max(0.0, self._started + self._seconds - self._clock())
 
     def _outputs(
         self, template: Mapping[str, Any], scope: Mapping[str, str], files: Mapping[str, str]
-    ) -> dict[str, str] | None:
-        outputs: dict[str, str] = {}
+    ) -> Iterator[tuple[str, str]]:
+        """Give the outputs in their order, up to the first that is not there."""
         for parameter in (template.get("outputs") or {}).get("parameters") or ():
             source = parameter["valueFrom"]
-            value: Any
+            value: str | None
             if "path" in source:
                 value = files.get(source["path"])
             elif "jsonPath" in source:
@@ -444,6 +480,7 @@ class Workflow:
                 value = expression.replace(source["parameter"], scope, ("tasks", "steps"))
             else:
                 value = expression.evaluate(source["expression"], scope)
+                value = "<nil>" if value is None else _as_text(value)  # as Go prints it
             if value is None and "path" in source:
                 raise CannotEvaluate(
                     f"wait: Error (exit code 64): open /mainctrfs{source['path']}: no such file or "
@@ -451,8 +488,7 @@ class Workflow:
                 )
             if value is None:
                 raise CannotEvaluate(f"the output {parameter['name']} has no value")
-            outputs[parameter["name"]] = str(value)
-        return outputs or None
+            yield parameter["name"], value
 
     async def _execute_steps(self, node: Node, template: Mapping[str, Any]) -> Node:
         """Execute groups of steps, one after the other."""
@@ -513,10 +549,11 @@ class Workflow:
         parents: Mapping[str, list[str]],
         ended: Mapping[str, asyncio.Task[Node | None]],
     ) -> Node | None:
-        """Execute a task; None if the workflow was shut down before it could begin."""
+        """Execute a task; None if a shutdown has ended what it waited for."""
         name = f"{dag.name}.{task['name']}"
         before = {each: await ended[each] for each in parents[task["name"]]}
-        if None in before.values() or (self._shutdown and not self._is_exiting):
+        is_stopped = self._shutdown and not self._is_exiting
+        if is_stopped and any(node is None or node.has_failed for node in before.values()):
             return None
         phases = {each: node.phase for each, node in before.items() if node}
         if phases and not expression.depends_holds(task["depends"], phases):
@@ -567,7 +604,7 @@ class Workflow:
         group = self._node(name, "TaskGroup", task["template"], boundary, phase="Running")
         group.children = await _together(
             self._execute(
-                f"{name}({number}:{item})",
+                f"{name}({number}:{_in_a_name(item)})",
                 task["template"],
                 _values(expression.replace(resolved.get("arguments"), {"item": item})),
                 boundary,
@@ -581,7 +618,7 @@ class Workflow:
         self, node: Node, template: Mapping[str, Any], scope: Mapping[str, str]
     ) -> Node:
         try:
-            node.outputs = self._outputs(template, scope, {})
+            node.outputs = dict(self._outputs(template, scope, {})) or None
         except CannotEvaluate as problem:
             return node.end("Error", str(problem))
         return node.end("Succeeded")
@@ -645,14 +682,27 @@ def _items(task: Mapping[str, Any]) -> list[str] | None:
     if not task.get("withParam"):
         return None
     try:
-        items = json.loads(task["withParam"])
+        items = json.loads(task["withParam"], parse_float=str)  # 1.50 stays 1.50
     except ValueError:
         items = None
     if not isinstance(items, list):
         raise CannotEvaluate(
             f"withParam value could not be parsed as a JSON list: {task['withParam'].strip()}"
         )
-    return [each if isinstance(each, str) else json.dumps(each) for each in items]
+    return [each if isinstance(each, str) else _as_json(each) for each in items]
+
+
+def _in_a_name(item: str) -> str:
+    """Return an item as the name of its node has it."""
+    return json.dumps(item, ensure_ascii=False)[1:-1]
+
+
+def _as_json(value: Any) -> str:
+    """Return a value as Go writes it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def _as_json_list(values: list[str]) -> str:
@@ -662,9 +712,9 @@ def _as_json_list(values: list[str]) -> str:
         try:
             decoded.append(json.loads(value))
         except ValueError:
-            return json.dumps(values)
+            return _as_json(values)
     are_nested = all(isinstance(each, (list, dict)) for each in decoded)
-    return json.dumps(decoded if are_nested else values, separators=(",", ":"))
+    return _as_json(decoded if are_nested else values)
 
 
 def _merged_arguments(*specs: Mapping[str, Any]) -> dict[str, str | None]:
@@ -701,7 +751,7 @@ def _display_name(name: str, boundary: Node | None) -> str:
     if boundary is None:
         return name
     own = name.removeprefix(boundary.name)
-    return own.rpartition("]")[2].removeprefix(".") or own
+    return re.sub(r"^(\[\d+\])?\.", "", own)
 
 
 def _kind(template: Mapping[str, Any]) -> str:
@@ -768,16 +818,28 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
             if before:
                 expression.depends_holds(task["depends"], dict.fromkeys(before, "Succeeded"))
             referred.append(task["template"])
+            _check_arguments(task, templates)
         for step in (each for steps in template.get("steps") or () for each in steps):
             _only(step, _OF_A_STEP, f"the step {step['name']!r}")
             referred.append(step["template"])
+            _check_arguments(step, templates)
     for name in referred:
         if name not in templates:
             raise UnknownTemplate(f"the template {name!r}, which is not there")
 
 
+def _check_arguments(task: Mapping[str, Any], templates: Mapping[str, Any]) -> None:
+    inputs = _values(templates.get(task["template"], {}).get("inputs"))
+    given = _values(task.get("arguments"))
+    for name, value in inputs.items():
+        if value is None and name not in given:
+            raise UnknownTemplate(
+                f"the task {task['name']!r} without {name!r}, which {task['template']!r} asks for"
+            )
+
+
 def _try_expression(text: str) -> None:
-    with contextlib.suppress(CannotEvaluate):  # it will have one when its names are there
+    with contextlib.suppress(CannotEvaluate):  # its names are not there yet
         expression.evaluate(text, {})
 
 
