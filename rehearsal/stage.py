@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from . import inpod
+from . import inpod, jobset
 from .cluster import NAMESPACE, Cluster, Faults, Observer, Publication
 from .display import Display
 from .forkserver import fork_server
@@ -236,6 +236,10 @@ class Stage(Observer):
         return self.runs[item["metadata"]["name"]].workflow.status()
 
     async def _run_pod(self, pod: Pod, stop: asyncio.Event) -> Ended:
+        if "resource" in pod.template:
+            gang = jobset.pods(pod)
+            async with self.pods.cores.core(len(gang)):
+                return await jobset.run(pod, gang, stop, self._run_pod)
         run = self.runs[pod.workflow]
         log = run.log_of(pod)
         token = self.cluster.token_of(run.name)
@@ -245,7 +249,8 @@ class Stage(Observer):
             "AWS_SECRET_ACCESS_KEY": token,
         }
         ended = await self.pods.run(pod, stop, variables, log)
-        if ended.exit_code and not self._stopping:
+        is_ended_by_its_gang = pod.role and stop.is_set()
+        if ended.exit_code and not self._stopping and not is_ended_by_its_gang:
             self.display.show_failure(pod, ended, log)
         return ended
 
