@@ -20,8 +20,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import inpod
+from . import inpod, secret
 from .forkserver import fork_server
+from .secret import Secrets
 from .workflow import Ended, Pod
 
 # As Kubernetes has it, between SIGTERM and SIGKILL.
@@ -117,6 +118,8 @@ class Pods:
         What a pod has beside its container's variables: how it reaches the cluster.
     package : callable
         Returns the code package at a URL.
+    secrets : mapping
+        Those that a pod may refer to.
     """
 
     def __init__(
@@ -124,10 +127,12 @@ class Pods:
         folder: Path,
         environment: Mapping[str, str],
         package: Callable[[str], bytes],
+        secrets: Secrets,
     ) -> None:
         self._folder = folder
         self._environment = environment
         self._package = package
+        self._secrets = secrets
         self.cores = Cores()
         self._has_same_metaflow: dict[str, bool] = {}  # by the URL of a code package
         self._running: set[int] = set()
@@ -159,7 +164,10 @@ class Pods:
         containers = [each.get("container") or {} for each in template["spec"]["templates"]]
         container = next((each for each in containers if _is_a_step(each)), {})
         fields = {"metadata.namespace": template["metadata"]["namespace"]}
-        settings = _declared_variables(container, fields)
+        settings = {
+            **secret.variables(container, self._secrets),
+            **_declared_variables(container, fields),
+        }
         with self._lock:
             if self._forking:
                 return
@@ -253,6 +261,8 @@ class Pods:
         can_fork = self._forking and self._can_fork(values)
         programs = self._forking if can_fork else self._starting
         return {
+            # What reaches the cluster is not theirs to change.
+            **secret.variables(container, self._secrets),
             **self._environment,
             "PATH": f"{programs}:{PATH}",
             "LANG": LANG,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import jobset
+from . import jobset, secret
+from .secret import Secrets
 from .workflow import Node, Pod, Workflow
 
 _INDEX = re.compile(r"\((\d+):")
@@ -89,7 +90,7 @@ class Run:
         return path
 
 
-def unsupported(template: Mapping[str, Any]) -> Iterator[str]:
+def unsupported(template: Mapping[str, Any], secrets: Secrets) -> Iterator[str]:
     """Name what a WorkflowTemplate asks of a cluster that this machine does not have."""
     spec = template["spec"]
     if cron := spec.get("workflowMetadata", {}).get("annotations", {}).get("metaflow/cron"):
@@ -107,8 +108,9 @@ def unsupported(template: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not _DEFAULT_IMAGE.fullmatch(container["image"]):
             yield f"the image {container['image']!r} of {name}"
-        for source in container.get("envFrom") or ():
-            yield f"the secret {source['secretRef']['name']!r} of {name}"
+        for each in secret.names(container):
+            if each not in secrets:
+                yield f"the secret {each!r} (which --secret {each}=FILE would give) of {name}"
         for limit in (container.get("resources") or {}).get("limits") or ():
             if limit not in _DEFAULT_LIMITS:
                 yield f"the resource {limit!r} of {name}"

@@ -22,6 +22,7 @@ from .forkserver import fork_server
 from .pod import Pods
 from .report import Report
 from .run import Run
+from .secret import Secrets
 from .sensor import Sensor
 from .server import BUCKET, REGION, WEBHOOK_PATH, Server
 from .workflow import Ended, Pod, Workflow
@@ -68,6 +69,8 @@ class Stage(Observer):
         How long the rehearsal may take.
     cycle : int
         How often a deployment may start itself again by the events that it causes.
+    secrets : mapping, optional
+        What the pods may ask for.
     """
 
     def __init__(
@@ -78,21 +81,29 @@ class Stage(Observer):
         faults: Faults,
         seconds: float | None = None,
         cycle: int = 10,
+        secrets: Secrets | None = None,
     ) -> None:
         self.folder = folder
         self.logs = logs
         self.display = display
         self.seconds = seconds
         self.cycle = cycle
+        self.secrets = secrets or {}
         self.cluster = Cluster(self, faults)
         self.server = Server(self.cluster)
+        self.server.keep(self.secrets)
         self.runs: dict[str, Run] = {}
         self.refusals: list[str] = []
         self._unfinished = 0  # how many runs
         self._stopping = False
         self._changed = threading.Condition()
         self.environment = _environment(folder, self.server.url, self.cluster.token)
-        self.pods = Pods(folder / "pods", _environment_of_pods(self.environment), self.server.read)
+        self.pods = Pods(
+            folder / "pods",
+            _environment_of_pods(self.environment),
+            self.server.read,
+            self.secrets,
+        )
 
     def rehearse(self, command: Sequence[str]) -> int:
         """Run the command and wait for all that it starts; return its exit status.
@@ -149,6 +160,7 @@ class Stage(Observer):
             list(self.cluster.sensors),
             self.cluster.objects.list_all(None, "workflowtemplates"),
             self.refusals,
+            self.secrets,
         )
 
     def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:
@@ -339,6 +351,7 @@ def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
         "METAFLOW_DEFAULT_METADATA": "local",
         "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/metaflow",
         "METAFLOW_S3_ENDPOINT_URL": url,
+        "METAFLOW_DEFAULT_SECRETS_BACKEND_TYPE": "aws-secrets-manager",
         "METAFLOW_KUBERNETES_NAMESPACE": NAMESPACE,
         "METAFLOW_ARGO_EVENTS_EVENT": "metaflow-event",
         "METAFLOW_ARGO_EVENTS_EVENT_BUS": "default",
