@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from .pod import DEADLINE_EXCEEDED
 from .workflow import Ended, Pod, RunPod, UnknownTemplate
 
 # The name of a pod of the gang in the cluster's DNS, which this machine cannot resolve.
@@ -33,7 +34,6 @@ _OF_A_JOB = {"backoffLimit", "completions", "parallelism", "ttlSecondsAfterFinis
 # What the process of Argo that waits for the resource ends with, as Argo Workflows v4.0.5 does.
 _FAILED = Ended(64, "failure condition '{status.terminalState == [Failed]}' evaluated true")
 _TERMINATED = 128 + 15
-_DEADLINE_EXCEEDED = "Pod was active on the node longer than the specified deadline"
 
 
 def pods(pod: Pod) -> list[Pod]:
@@ -77,7 +77,7 @@ async def run(pod: Pod, gang: Sequence[Pod], stop: asyncio.Event, run_pod: RunPo
         if running in done:
             has_failed = running.result()
             return _FAILED if has_failed else Ended(0, files=dict(_outputs(pod)))
-        return Ended(_TERMINATED, reason="" if stopping in done else _DEADLINE_EXCEEDED)
+        return Ended(_TERMINATED, reason="" if stopping in done else DEADLINE_EXCEEDED)
     finally:
         ending.set()
         running.cancel()
@@ -88,7 +88,8 @@ async def run(pod: Pod, gang: Sequence[Pod], stop: asyncio.Event, run_pod: RunPo
 async def _first_failure(tasks: Sequence[asyncio.Future[Ended]]) -> bool:
     """Wait until all have ended or one has failed; return whether one has."""
     for each in asyncio.as_completed(tasks):
-        if (await each).exit_code:
+        ended = await each
+        if ended.exit_code or ended.reason:
             return True
     return False
 

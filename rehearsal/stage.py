@@ -143,6 +143,7 @@ class Stage(Observer):
                 if process:
                     end_group(process)
                 self.pods.kill()
+                asyncio.run_coroutine_threadsafe(_cancel_the_rest(), self._loop).result()
                 self._loop.call_soon_threadsafe(self._loop.stop)
                 thread.join()
                 self._loop.close()
@@ -283,6 +284,15 @@ class Stage(Observer):
         with self._changed:
             self._unfinished -= 1
             self._changed.notify_all()
+
+
+async def _cancel_the_rest() -> None:
+    """End what is left to do: it would start pods again, and complain at exit."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in tasks:
+        each.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=SECONDS_TO_STOP)
 
 
 def _left(deadline: float | None) -> float | None:
