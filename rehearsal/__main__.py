@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import why
+from . import secret, why
 
 # Metaflow imports the first two on `argo-workflows create`. Its own advice is kubernetes without
 # a limit, which from 36 on asks for a newer python-dateutil than botocore allows.
@@ -87,6 +87,15 @@ def rehearse() -> int:
         help="let the creation of the next N workflows that events start fail",
     )
     parser.add_argument(
+        "--secret",
+        metavar="NAME=FILE",
+        type=secret.read,
+        action="append",
+        default=[],
+        help="let the steps that ask for the secret NAME have it, by @kubernetes(secrets=...) or "
+        "@secrets; FILE has lines KEY=VALUE, and comments behind #; may be given more than once",
+    )
+    parser.add_argument(
         "command",
         metavar="COMMAND [ARG...]",
         nargs=argparse.REMAINDER,
@@ -105,6 +114,10 @@ def rehearse() -> int:
             parser.error(f"--report {path} is a folder. Write the name of a file")
     if options.logs and options.logs.exists() and not options.logs.is_dir():
         parser.error(f"--logs {options.logs} is a file. Write the name of a folder")
+    try:
+        options.secrets = secret.named(options.secret)
+    except ValueError as error:
+        parser.error(str(error))
     missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
     if missing:
         parser.error(
@@ -136,7 +149,15 @@ def _rehearse(options: argparse.Namespace) -> int:
     display = Display()
     try:
         with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
-            stage = Stage(Path(folder), logs, display, faults, options.timeout, options.cycle)
+            stage = Stage(
+                Path(folder),
+                logs,
+                display,
+                faults,
+                options.timeout,
+                options.cycle,
+                options.secrets,
+            )
             try:
                 status = stage.rehearse(options.command)
             except CannotRun as problem:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import workflow
+from . import jobset, workflow
 from .objects import ApiError, Objects
 from .sensor import Event, NotAnEvent, Sensor, Sensors, UnknownToSensor
 
@@ -189,6 +189,7 @@ class Cluster:
                 Sensor.parse(item)
             elif plural == "workflowtemplates":
                 workflow.check(item)
+                jobset.check(item)
         except (UnknownToSensor, workflow.UnknownTemplate) as unknown:
             kind = plural.removesuffix("s").capitalize()
             message = f"the rehearsal does not support {unknown} ({kind} {name})"

@@ -20,8 +20,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import inpod
+from . import inpod, secret
 from .forkserver import fork_server
+from .secret import Secrets
 from .workflow import Ended, Pod
 
 # As Kubernetes has it, between SIGTERM and SIGKILL.
@@ -66,18 +67,21 @@ class Cores:
         self._last_change = time.monotonic()
 
     @contextlib.asynccontextmanager
-    async def core(self) -> AsyncIterator[None]:
-        """Wait for a core, and have it for the time of the context."""
+    async def core(self, pods: int = 1) -> AsyncIterator[None]:
+        """Wait for a core, and have it for the time of the context.
+
+        A gang of pods keeps as many busy, and waits for the first: it starts as a whole.
+        """
         async with self._changed:
             while self._free <= 0 and not await self._are_idle():
                 pass
-            self._free -= 1
+            self._free -= pods
             self._last_change = time.monotonic()
         try:
             yield
         finally:
             async with self._changed:
-                self._free += 1
+                self._free += pods
                 self._last_change = time.monotonic()
                 self._changed.notify()
 
@@ -114,6 +118,8 @@ class Pods:
         What a pod has beside its container's variables: how it reaches the cluster.
     package : callable
         Returns the code package at a URL.
+    secrets : mapping
+        Those that a pod may refer to.
     """
 
     def __init__(
@@ -121,11 +127,13 @@ class Pods:
         folder: Path,
         environment: Mapping[str, str],
         package: Callable[[str], bytes],
+        secrets: Secrets,
     ) -> None:
         self._folder = folder
         self._environment = environment
         self._package = package
-        self._cores = Cores()
+        self._secrets = secrets
+        self.cores = Cores()
         self._has_same_metaflow: dict[str, bool] = {}  # by the URL of a code package
         self._running: set[int] = set()
         site = folder / "site"
@@ -156,7 +164,10 @@ class Pods:
         containers = [each.get("container") or {} for each in template["spec"]["templates"]]
         container = next((each for each in containers if _is_a_step(each)), {})
         fields = {"metadata.namespace": template["metadata"]["namespace"]}
-        settings = _declared_variables(container, fields)
+        settings = {
+            **secret.variables(container, self._secrets),
+            **_declared_variables(container, fields),
+        }
         with self._lock:
             if self._forking:
                 return
@@ -201,7 +212,7 @@ class Pods:
             For what it prints.
         """
         folder = self._folder / pod.name
-        async with self._cores.core():
+        async with contextlib.nullcontext() if pod.role else self.cores.core():
             try:
                 for each in ("work", "home", "tmp", "out"):
                     (folder / each).mkdir(parents=True)
@@ -218,7 +229,7 @@ class Pods:
                     )
                 self._running.add(process.pid)
                 try:
-                    reason = await _end(process, stop, pod.seconds)
+                    reason = await _end(process, stop, pod)
                 finally:
                     _signal_group(process.pid, signal.SIGKILL)  # what it has left behind
                     self._running.discard(process.pid)
@@ -250,6 +261,8 @@ class Pods:
         can_fork = self._forking and self._can_fork(values)
         programs = self._forking if can_fork else self._starting
         return {
+            # What reaches the cluster is not theirs to change.
+            **secret.variables(container, self._secrets),
             **self._environment,
             "PATH": f"{programs}:{PATH}",
             "LANG": LANG,
@@ -313,18 +326,19 @@ def _command(pod: Pod, folder: Path) -> list[str]:
     return [each.replace(INPUT_PATHS, own) for each in command]
 
 
-async def _end(
-    process: asyncio.subprocess.Process, stop: asyncio.Event, seconds: float | None
-) -> str:
+async def _end(process: asyncio.subprocess.Process, stop: asyncio.Event, pod: Pod) -> str:
     """Wait for the end of a process, or end it; return the reason, "" if it is its own."""
     ending = asyncio.ensure_future(process.wait())
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({ending, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {ending, stopping}, timeout=pod.seconds, return_when=asyncio.FIRST_COMPLETED
+        )
         if ending.done():
             return ""
         _signal_group(process.pid, signal.SIGTERM)
-        await asyncio.wait({ending}, timeout=SECONDS_OF_GRACE)
+        grace = pod.template.get("terminationGracePeriodSeconds", SECONDS_OF_GRACE)
+        await asyncio.wait({ending}, timeout=grace)
         _signal_group(process.pid, signal.SIGKILL)
         await ending
         return "" if stopping.done() else DEADLINE_EXCEEDED

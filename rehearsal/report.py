@@ -12,6 +12,7 @@ from typing import Any
 from .cluster import Publication
 from .page import as_page, as_picture
 from .run import Run, unsupported
+from .secret import Secrets
 from .sensor import Sensor
 
 NEAREST_NAME = 0.6
@@ -27,6 +28,7 @@ class Report:
         sensors: Sequence[Sensor],
         templates: Sequence[Mapping[str, Any]],
         refusals: Sequence[str],
+        secrets: Secrets,
     ) -> None:
         self.publications = publications
         self.runs = {run.name: run for run in runs}
@@ -36,7 +38,7 @@ class Report:
         self.unsupported = [
             f"{thing} of {template['metadata']['name']}"
             for template in templates
-            for thing in unsupported(template)
+            for thing in unsupported(template, secrets)
         ]
         self.unsupported += [
             f"{thing} of {sensor.deployment}" for sensor in sensors for thing in sensor.unsupported

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import jobset, secret
+from .secret import Secrets
 from .workflow import Node, Pod, Workflow
 
 _INDEX = re.compile(r"\((\d+):")
@@ -67,12 +69,19 @@ class Run:
         ]
 
     def log_of(self, pod: Pod) -> Path:
-        """Return a new file for what a pod prints: `<step>-<attempt>.txt`."""
+        """Return a new file for what a pod prints: `<step>-<attempt>.txt`.
+
+        One of a gang has `<step>-<role>-<attempt>.txt`.
+        """
         annotations = (pod.template.get("metadata") or {}).get("annotations") or {}
         step = annotations.get("metaflow/step_name") or pod.node.template
         indices = _INDEX.findall(pod.node.name)
+        if pod.role:
+            del indices[-1:]  # a gang is the one item of its fan-out
         for number in [None, *range(2, 1 + len(self.logs) + 2)]:
             parts = [step, *indices, *([] if number is None else [f"{number}"])]
+            if pod.role:
+                parts[-1] += f"-{pod.role}"
             path = self.folder / f"{'.'.join(parts)}-{pod.retry}.txt"
             if path not in self.logs.values():
                 break
@@ -81,7 +90,7 @@ class Run:
         return path
 
 
-def unsupported(template: Mapping[str, Any]) -> Iterator[str]:
+def unsupported(template: Mapping[str, Any], secrets: Secrets) -> Iterator[str]:
     """Name what a WorkflowTemplate asks of a cluster that this machine does not have."""
     spec = template["spec"]
     if cron := spec.get("workflowMetadata", {}).get("annotations", {}).get("metaflow/cron"):
@@ -90,14 +99,18 @@ def unsupported(template: Mapping[str, Any]) -> Iterator[str]:
         name = step["name"]
         if step.get("http"):
             yield f"the HTTP request {name!r}"
+        if step.get("resource"):
+            yield f"the host names of a gang (each is 127.0.0.1 here) of {name}"
+            step = jobset.outline(step)
         container = step.get("container") or {}
         command = (container.get("command") or [""])[-1]
         if " step " not in command:  # Metaflow's own: the capture of errors, for example
             continue
         if not _DEFAULT_IMAGE.fullmatch(container["image"]):
             yield f"the image {container['image']!r} of {name}"
-        for source in container.get("envFrom") or ():
-            yield f"the secret {source['secretRef']['name']!r} of {name}"
+        for each in secret.names(container):
+            if each not in secrets:
+                yield f"the secret {each!r} (which --secret {each}=FILE would give) of {name}"
         for limit in (container.get("resources") or {}).get("limits") or ():
             if limit not in _DEFAULT_LIMITS:
                 yield f"the resource {limit!r} of {name}"

@@ -21,10 +21,12 @@ from moto.moto_server.werkzeug_app import (
     create_backend_app,
 )
 from moto.s3.models import s3_backends
+from moto.secretsmanager.models import secretsmanager_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from .cluster import Cluster, EventRefused
 from .objects import ApiError
+from .secret import Secrets
 
 BUCKET = "rehearsal"
 REGION = "us-east-1"
@@ -48,6 +50,7 @@ class Server:
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=_Handler
         )
         self._server.daemon_threads = True  # type: ignore[attr-defined]
+        self._secrets = secretsmanager_backends[DEFAULT_ACCOUNT_ID][REGION]
         self._s3 = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         if BUCKET not in self._s3.buckets:  # moto keeps them for the whole process
             self._s3.create_bucket(BUCKET, REGION)
@@ -82,6 +85,21 @@ class Server:
         """Return the object of S3 at a URL."""
         content: bytes = self._s3.buckets[BUCKET].keys[url.removeprefix(f"s3://{BUCKET}/")].value
         return content
+
+    def keep(self, secrets: Secrets) -> None:
+        """Put secrets into AWS Secrets Manager, each as a JSON object."""
+        for name, variables in secrets.items():
+            self._secrets.create_secret(
+                name=name,
+                secret_string=json.dumps(dict(variables)),
+                secret_binary=None,
+                description=None,
+                tags=None,
+                kms_key_id=None,
+                client_request_token=None,
+                replica_regions=[],
+                force_overwrite=True,  # moto keeps them for the whole process
+            )
 
     def clear(self) -> None:
         """Empty S3."""

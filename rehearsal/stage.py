@@ -15,13 +15,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from . import inpod
+from . import inpod, jobset
 from .cluster import NAMESPACE, Cluster, Faults, Observer, Publication
 from .display import Display
 from .forkserver import fork_server
 from .pod import Pods
 from .report import Report
 from .run import Run
+from .secret import Secrets
 from .sensor import Sensor
 from .server import BUCKET, REGION, WEBHOOK_PATH, Server
 from .workflow import Ended, Pod, Workflow
@@ -68,6 +69,8 @@ class Stage(Observer):
         How long the rehearsal may take.
     cycle : int
         How often a deployment may start itself again by the events that it causes.
+    secrets : mapping, optional
+        What the pods may ask for.
     """
 
     def __init__(
@@ -78,21 +81,29 @@ class Stage(Observer):
         faults: Faults,
         seconds: float | None = None,
         cycle: int = 10,
+        secrets: Secrets | None = None,
     ) -> None:
         self.folder = folder
         self.logs = logs
         self.display = display
         self.seconds = seconds
         self.cycle = cycle
+        self.secrets = secrets or {}
         self.cluster = Cluster(self, faults)
         self.server = Server(self.cluster)
+        self.server.keep(self.secrets)
         self.runs: dict[str, Run] = {}
         self.refusals: list[str] = []
         self._unfinished = 0  # how many runs
         self._stopping = False
         self._changed = threading.Condition()
         self.environment = _environment(folder, self.server.url, self.cluster.token)
-        self.pods = Pods(folder / "pods", _environment_of_pods(self.environment), self.server.read)
+        self.pods = Pods(
+            folder / "pods",
+            _environment_of_pods(self.environment),
+            self.server.read,
+            self.secrets,
+        )
 
     def rehearse(self, command: Sequence[str]) -> int:
         """Run the command and wait for all that it starts; return its exit status.
@@ -132,6 +143,7 @@ class Stage(Observer):
                 if process:
                     end_group(process)
                 self.pods.kill()
+                asyncio.run_coroutine_threadsafe(_cancel_the_rest(), self._loop).result()
                 self._loop.call_soon_threadsafe(self._loop.stop)
                 thread.join()
                 self._loop.close()
@@ -149,6 +161,7 @@ class Stage(Observer):
             list(self.cluster.sensors),
             self.cluster.objects.list_all(None, "workflowtemplates"),
             self.refusals,
+            self.secrets,
         )
 
     def deployed(self, template: Mapping[str, Any], sensor: Sensor | None) -> None:
@@ -235,6 +248,10 @@ class Stage(Observer):
         return self.runs[item["metadata"]["name"]].workflow.status()
 
     async def _run_pod(self, pod: Pod, stop: asyncio.Event) -> Ended:
+        if "resource" in pod.template:
+            gang = jobset.pods(pod)
+            async with self.pods.cores.core(len(gang)):
+                return await jobset.run(pod, gang, stop, self._run_pod)
         run = self.runs[pod.workflow]
         log = run.log_of(pod)
         token = self.cluster.token_of(run.name)
@@ -244,7 +261,8 @@ class Stage(Observer):
             "AWS_SECRET_ACCESS_KEY": token,
         }
         ended = await self.pods.run(pod, stop, variables, log)
-        if ended.exit_code and not self._stopping:
+        is_ended_by_its_gang = pod.role and stop.is_set()
+        if ended.exit_code and not self._stopping and not is_ended_by_its_gang:
             self.display.show_failure(pod, ended, log)
         return ended
 
@@ -265,6 +283,15 @@ class Stage(Observer):
         with self._changed:
             self._unfinished -= 1
             self._changed.notify_all()
+
+
+async def _cancel_the_rest() -> None:
+    """End what is left to do: it would start pods again, and complain at exit."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in tasks:
+        each.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=SECONDS_TO_STOP)
 
 
 def _left(deadline: float | None) -> float | None:
@@ -333,6 +360,7 @@ def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
         "METAFLOW_DEFAULT_METADATA": "local",
         "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/metaflow",
         "METAFLOW_S3_ENDPOINT_URL": url,
+        "METAFLOW_DEFAULT_SECRETS_BACKEND_TYPE": "aws-secrets-manager",
         "METAFLOW_KUBERNETES_NAMESPACE": NAMESPACE,
         "METAFLOW_ARGO_EVENTS_EVENT": "metaflow-event",
         "METAFLOW_ARGO_EVENTS_EVENT_BUS": "default",

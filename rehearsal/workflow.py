@@ -109,6 +109,7 @@ class Pod:
     seconds: float | None  # how long it may run
     retry: int = 0
     variables: Mapping[str, str] = field(default_factory=dict)  # beside its container's
+    role: str = ""  # in a gang: control, worker-0, worker-1
 
 
 @dataclass(frozen=True)
