@@ -391,7 +391,7 @@ def test_what_only_a_cluster_has_is_named(bench: Workbench) -> None:
     for thing in (
         "the schedule '0 0 * * ?' of demoflow",
         "the image 'my/image:1' of start of demoflow",
-        "the secret 'token' of start of demoflow",
+        "the secret 'token' (which --secret token=FILE would give) of start of demoflow",
         "the resource 'nvidia.com/gpu' of start of demoflow",
         "the wait of 2m before start is retried of demoflow",
         "the HTTP request 'notify-slack-on-error' of demoflow",
