@@ -116,42 +116,46 @@ def check(template: Mapping[str, Any]) -> None:
     """
     for each in template["spec"]["templates"]:
         if each.get("resource"):
+            name = each["name"]
             try:
-                _check_resource(each)
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                raise _unknown(
-                    each, f"which is not one that Metaflow compiles ({error})"
-                ) from error
+                _check_resource(name, each)
             except yaml.YAMLError as error:
-                raise _unknown(each, "whose manifest is no YAML") from error
+                raise UnknownTemplate(
+                    f"the resource of {name!r}, which has a manifest that is no YAML"
+                ) from error
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UnknownTemplate(
+                    f"the resource of {name!r}, which is not one that Metaflow compiles "
+                    f"({type(error).__name__}: {error})"
+                ) from error
 
 
-def _check_resource(template: Mapping[str, Any]) -> None:
+def _check_resource(name: str, template: Mapping[str, Any]) -> None:
     resource = template["resource"]
     manifest = _parse(template)
-    if manifest["kind"] != "JobSet" or resource["action"] != "create":
-        raise _unknown(template, f"which is to {resource['action']} a {manifest['kind']}")
+    action, kind = resource["action"], manifest["kind"]
+    if (action, kind) != ("create", "JobSet"):
+        raise UnknownTemplate(f"the resource of {name!r}, which is to {action} a {kind}")
     conditions = resource.get("successCondition"), resource.get("failureCondition")
     if conditions != (_ON_SUCCESS, _ON_FAILURE):
-        raise _unknown(template, f"which ends if {' or '.join(map(repr, conditions))}")
+        raise UnknownTemplate(
+            f"the resource of {name!r}, which ends if {' or if '.join(map(repr, conditions))}"
+        )
     unknown = [
         *_others(resource, _OF_A_RESOURCE),
         *_others(manifest["spec"], _OF_A_SPEC),
-        *(name for job in _jobs(manifest) for name in _others(job, _OF_A_JOB)),
+        *(each for job in _jobs(manifest) for each in _others(job, _OF_A_JOB)),
+        *("backoffLimit" for job in _jobs(manifest) if job.get("backoffLimit")),
     ]
-    if unknown:
-        raise _unknown(template, f"which has {', '.join(map(repr, unknown))}")
-    if any(job.get("backoffLimit") for job in _jobs(manifest)):
-        raise _unknown(template, "whose jobs are retried")
     for parameter in (template.get("outputs") or {}).get("parameters") or ():
         path = parameter["valueFrom"].get("jsonPath", "")
         if not _JSON_PATH.fullmatch(path) or not path.startswith("{.metadata."):
-            raise _unknown(template, f"which has the output {parameter['name']!r}")
+            unknown.append(parameter["name"])
+    if unknown:
+        raise UnknownTemplate(
+            f"the resource of {name!r}, which has {', '.join(map(repr, unknown))}"
+        )
     outline(template)
-
-
-def _unknown(template: Mapping[str, Any], what: str) -> UnknownTemplate:
-    return UnknownTemplate(f"the resource of {template['name']!r}, {what}")
 
 
 def _others(mapping: Mapping[str, Any], known: set[str]) -> list[str]:
@@ -214,7 +218,13 @@ def _pod(pod: Pod, manifest: Mapping[str, Any], job: Mapping[str, Any], index: i
             "container": {**container, "env": variables},
         },
         seconds=template.get("activeDeadlineSeconds"),
-        variables={**pod.variables, "HOSTNAME": host, "JOB_COMPLETION_INDEX": "0"},
+        variables={
+            **pod.variables,
+            # Which a container template has and a JobSet lacks; equal settings let it be a fork.
+            "METAFLOW_KUBERNETES_NAMESPACE": pod.namespace,
+            "HOSTNAME": host,
+            "JOB_COMPLETION_INDEX": "0",
+        },
         role=job["name"] if job["name"] == "control" else f"{job['name']}-{index}",
     )
 

@@ -42,10 +42,10 @@ def read(text: str) -> Secret:
         raise argparse.ArgumentTypeError("it must be NAME=FILE, with a name and a file")
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()
-    except OSError as error:
-        raise _unreadable(name, error.strerror) from None
-    except UnicodeDecodeError:
-        raise _unreadable(name, "it is not UTF-8") from None
+    except (OSError, UnicodeDecodeError) as error:
+        # Without its path, which may be a value by mistake.
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise argparse.ArgumentTypeError(f"the file of {name} cannot be read: {reason}") from None
     variables = {}
     for number, line in enumerate(map(str.lstrip, lines), 1):
         if not line or line.startswith("#"):
@@ -58,11 +58,6 @@ def read(text: str) -> Secret:
             )
         variables[key] = value
     return Secret(name, variables)
-
-
-def _unreadable(name: str, reason: str | None) -> argparse.ArgumentTypeError:
-    """Return the error of a file, whose path is not shown: it may be a value by mistake."""
-    return argparse.ArgumentTypeError(f"the file of {name} cannot be read: {reason}")
 
 
 def named(secrets: Sequence[Secret]) -> Secrets:
