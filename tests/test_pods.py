@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Rehearsal, rehearse
+from conftest import Rehearse
 
 CREATE_AND_TRIGGER = """
 set -e
@@ -82,34 +82,36 @@ if __name__ == "__main__":
 """
 
 
-def logs(rehearsal: Rehearsal) -> dict[str, str]:
-    (run,) = rehearsal.report["runs"]
-    return {path.name: path.read_text() for path in Path(run["output"]).iterdir()}
+def logs(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("logs/*/*.txt")}
 
 
-def test_a_gang_runs_together_and_is_joined(tmp_path: Path) -> None:
-    (tmp_path / "meeting").mkdir()
-    body = MEET.format(folder=str(tmp_path / "meeting"))
-    (tmp_path / "flow.py").write_text(GANG_FLOW.format(pods=3, decorators="", body=body))
-    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+def test_a_gang_runs_together_and_is_joined(rehearse: Rehearse) -> None:
+    meeting = rehearse.folder / "meeting"
+    meeting.mkdir()
+    body = MEET.format(folder=str(meeting))
+    (rehearse.folder / "flow.py").write_text(GANG_FLOW.format(pods=3, decorators="", body=body))
+    rehearsal = rehearse(CREATE_AND_TRIGGER)
     assert rehearsal.status == 0, rehearsal.output
-    printed = logs(rehearsal)
+    printed = logs(rehearse.folder)
     assert {"train-control-0.txt", "train-worker-0-0.txt", "train-worker-1-0.txt"} < set(printed)
     places = [(index, 3, "127.0.0.1") for index in range(3)]
     assert f"joined {places} {{'from start'}}" in printed["join-0.txt"]
-    assert rehearsal.report["not_acted_out"] == [
+    assert rehearsal.report["unsupported"] == [
         "the host names of a gang (each is 127.0.0.1 here) of train of gangflow"
     ]
 
 
-def test_a_worker_that_fails_ends_its_gang_and_after_its_retries_the_run(tmp_path: Path) -> None:
+def test_a_worker_that_fails_ends_its_gang_and_after_its_retries_the_run(
+    rehearse: Rehearse,
+) -> None:
     decorators = "@retry(times=1, minutes_between_retries=0)"
     flow = GANG_FLOW.format(pods=2, decorators=decorators, body=WORKER_FAILS)
-    (tmp_path / "flow.py").write_text(flow)
-    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER)
+    (rehearse.folder / "flow.py").write_text(flow)
+    rehearsal = rehearse(CREATE_AND_TRIGGER)
     assert rehearsal.status == 1
     assert rehearsal.report["runs"][0]["phase"] == "Failed"
-    printed = logs(rehearsal)
+    printed = logs(rehearse.folder)
     assert {"train-control-1.txt", "train-worker-0-1.txt"} < set(printed)
     for attempt in ("0", "1"):
         assert "ValueError: this worker fails" in printed[f"train-worker-0-{attempt}.txt"]
@@ -118,17 +120,17 @@ def test_a_worker_that_fails_ends_its_gang_and_after_its_retries_the_run(tmp_pat
 
 
 def test_a_secret_is_there_for_kubernetes_and_aws_and_its_values_are_not_shown(
-    tmp_path: Path,
+    rehearse: Rehearse,
 ) -> None:
-    (tmp_path / "flow.py").write_text(SECRET_FLOW)
-    (tmp_path / "token.env").write_text("# a comment\n\nTOKEN=hush # = hush\n")
-    rehearsal = rehearse(tmp_path, CREATE_AND_TRIGGER, "--secret", "token=token.env")
+    (rehearse.folder / "flow.py").write_text(SECRET_FLOW)
+    (rehearse.folder / "token.env").write_text("# a comment\n\nTOKEN=hush # = hush\n")
+    rehearsal = rehearse(CREATE_AND_TRIGGER, "--secret", "token=token.env")
     assert rehearsal.status == 1
-    printed = logs(rehearsal)
+    printed = logs(rehearse.folder)
     assert "found it" in printed["aws-0.txt"]
     # One that was not given fails as on AWS.
     assert "ResourceNotFoundException" in printed["end-0.txt"]
     assert "never here" not in printed["end-0.txt"]
     shown = (rehearsal.output, str(rehearsal.report), *printed.values())
     assert not any("hush" in text for text in shown)
-    assert rehearsal.report["not_acted_out"] == []
+    assert rehearsal.report["unsupported"] == []
