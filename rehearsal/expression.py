@@ -26,6 +26,7 @@ RESULTS = {
     "Errored": "Error",
     "Skipped": "Skipped",
     "Omitted": "Omitted",
+    "Daemoned": "Daemoned",  # which no task is
 }
 # Not there when a template is first read: what has them waits for a later replacement.
 _KNOWN_LATER = ("item", "retries", "workflow.status", "workflow.failures")

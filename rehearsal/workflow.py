@@ -26,7 +26,7 @@ _OF_A_TEMPLATE = {
     *("metadata", "serviceAccountName", "volumes", "nodeSelector", "tolerations"),
     *("podSpecPatch", "affinity", "schedulerName", "priorityClassName"),
 }
-_OF_A_TASK = {"name", "template", "depends", "when", "withParam", "arguments"}
+_OF_A_TASK = {"name", "template", "depends", "dependencies", "when", "withParam", "arguments"}
 _OF_A_STEP = {"name", "template", "when", "arguments"}
 _OF_A_RETRY = {"limit", "retryPolicy", "backoff"}
 _OF_A_SPEC = {
@@ -518,9 +518,7 @@ class Workflow:
     async def _execute_dag(self, node: Node, template: Mapping[str, Any]) -> Node:
         """Execute the tasks of a dag, each as soon as those that it depends on have ended."""
         tasks = {task["name"]: task for task in template["dag"]["tasks"]}
-        parents = {
-            name: expression.dependencies(task.get("depends") or "") for name, task in tasks.items()
-        }
+        parents = {name: expression.dependencies(_depends(task)) for name, task in tasks.items()}
         ended: dict[str, asyncio.Task[Node | None]] = {}
         for name, task in tasks.items():
             ended[name] = asyncio.ensure_future(self._execute_task(node, task, parents, ended))
@@ -557,7 +555,7 @@ class Workflow:
         if is_stopped and any(node is None or node.has_failed for node in before.values()):
             return None
         phases = {each: node.phase for each, node in before.items() if node}
-        if phases and not expression.depends_holds(task["depends"], phases):
+        if phases and not expression.depends_holds(_depends(task), phases):
             return self._node(
                 name,
                 "Skipped",
@@ -677,6 +675,14 @@ def _ancestors(task: str, parents: Mapping[str, list[str]]) -> Iterator[str]:
             seen.add(each)
             left += parents[each]
             yield each
+
+
+def _depends(task: Mapping[str, Any]) -> str:
+    """Return the `depends` of a task, or what its `dependencies` mean (Metaflow before 2.18)."""
+    return task.get("depends") or " && ".join(
+        f"({each}.Succeeded || {each}.Skipped || {each}.Daemoned)"
+        for each in task.get("dependencies") or ()
+    )
 
 
 def _items(task: Mapping[str, Any]) -> list[str] | None:
@@ -815,9 +821,9 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
                 _try_expression(tag[1:])
         for task in (template.get("dag") or {}).get("tasks") or ():
             _only(task, _OF_A_TASK, f"the task {task['name']!r}")
-            before = expression.dependencies(task.get("depends") or "")
+            before = expression.dependencies(_depends(task))
             if before:
-                expression.depends_holds(task["depends"], dict.fromkeys(before, "Succeeded"))
+                expression.depends_holds(_depends(task), dict.fromkeys(before, "Succeeded"))
             referred.append(task["template"])
             _check_arguments(task, templates)
         for step in (each for steps in template.get("steps") or () for each in steps):
