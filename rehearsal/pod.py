@@ -47,9 +47,8 @@ INPUT_PATHS = "/tmp/mf-input-paths"
 _PROGRAMS = {
     "md5sum": "import hashlib, sys; "
     "print(hashlib.md5(sys.stdin.buffer.read()).hexdigest() + '  -')",
-    "date": "import datetime; "
-    "print(datetime.datetime.now(datetime.timezone.utc).isoformat().replace('.', ',', 1)"
-    ".replace('+', '000+'))",
+    "date": "from datetime import datetime, timezone; "
+    "print(datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%S,%f000+00:00'))",
 }
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_WITHOUT_CHANGE = 10
@@ -144,7 +143,7 @@ class Pods:
         starting.mkdir()
         for name in ("python", "python3"):
             (starting / name).symlink_to(sys.executable)
-        self._starting = _add_programs(starting)
+        self._starting = add_programs(starting)
         self._forking = ""
         self._lock = threading.Lock()
         self._opened = contextlib.ExitStack()
@@ -177,7 +176,10 @@ class Pods:
                 **settings,
                 "PATH": PATH,
                 "LANG": LANG,
-                "PYTHONPATH": self._site,
+                # Where its Metaflow is; a fork has only what its pod has.
+                "PYTHONPATH": os.pathsep.join(
+                    filter(None, (self._site, os.environ.get("PYTHONPATH")))
+                ),
             }
             python = self._opened.enter_context(
                 fork_server(
@@ -189,7 +191,7 @@ class Pods:
                     twins=("metaflow",),
                 )
             )
-            self._forking = _add_programs(python.parent)
+            self._forking = add_programs(python.parent)
 
     async def run(
         self,
@@ -288,10 +290,10 @@ class Pods:
         return self._has_same_metaflow[url]
 
 
-def _add_programs(folder: Path) -> str:
-    """Add what this machine lacks to a folder of programs, and return the folder."""
+def add_programs(folder: Path, path: str = PATH) -> str:
+    """Add to a folder what a script needs and a path lacks, and return the folder."""
     for name, code in _PROGRAMS.items():
-        if not shutil.which(name, path=PATH) or sys.platform == "darwin":
+        if not shutil.which(name, path=path) or sys.platform == "darwin":
             program = folder / name
             program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS -c "{code}"\n')
             program.chmod(0o755)
