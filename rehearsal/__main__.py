@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import signal
 import sys
@@ -138,6 +139,10 @@ def rehearse() -> int:
 
 
 def _rehearse(options: argparse.Namespace) -> int:
+    # moto makes a session of boto3, which is not to read the user's settings.
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
     # They import what may be missing, and take a while.
     from .cluster import Faults
     from .display import Display

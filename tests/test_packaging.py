@@ -185,7 +185,8 @@ def test_a_flow_of_the_installed_library_is_rehearsed(
     options = ("--logs", tmp_path / "logs", "bash", "-e", "-c", commands)
     result = bench.run("-m", "rehearsal", *options)
     assert result.status == 0, result.output
-    printed = (tmp_path / "logs" / "run-1.txt").read_text()
+    (log,) = (tmp_path / "logs").glob("*/start-0.txt")
+    printed = log.read_text()
     assert "/.mf_code/namespaced_trigger/" in printed
     assert "/.mf_code/own_decorators/" in printed
 

@@ -258,7 +258,7 @@ def test_what_metaflow_compiles_is_accepted() -> None:
         (a_template(templates=None), "which is not one that Metaflow compiles"),
         (with_task(withItems=[1]), "'withItems' in the task 'b'"),
         (with_task(template="other"), "the template 'other', which is not there"),
-        (with_task(depends="a.Daemoned"), "'Daemoned' in depends"),
+        (with_task(depends="a.AnySucceeded"), "'AnySucceeded' in depends"),
         (with_task(depends="a.Succeeded + 1"), "the expression 'a.Succeeded + 1'"),
         (with_the_pod(script={"source": "x"}), "'script' in the template 'ok'"),
         (with_the_pod(steps=[[{"name": "s", "template": "ok"}]]), "of steps and container"),
