@@ -669,6 +669,16 @@ def _unpack(what: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return evaluated
 
 
+def _project_arguments(decorator: Any) -> dict[str, Any]:
+    """Return what a `@project` says, for as much as Metaflow takes of it."""
+    if decorator is None:
+        return {}
+    # Those that are no "user defined" attributes do not count.
+    ignored = {"branch", "production"} - decorator._user_defined_attributes
+    given = {key: each for key, each in decorator.attributes.items() if key not in ignored}
+    return _unpack("@project", given)
+
+
 def _is_last(flow: Any, mutator: Any) -> bool:
     """Whether no mutator comes after this one; otherwise it gets another turn at the end.
 
@@ -964,14 +974,11 @@ class namespaced_trigger(metaflow.FlowMutator):
     def _project_values(self, flow: Any) -> dict[str, Any]:
         """Return name, branch and production for `@project`, each from the first that has it."""
         config, how = self._config(flow)
-        arguments: dict[str, Any] = {}
-        for decorator in _decorators(flow, "project")[-1:]:  # the last one is what holds
-            given = decorator._user_defined_attributes  # others do not count for Metaflow
-            attributes = decorator.attributes.items()
-            ignored = {"branch", "production"} - given
-            arguments = _unpack(
-                "@project", {key: each for key, each in attributes if key not in ignored}
-            )
+        # OVERRIDE leaves the old @project in place from Metaflow 2.19.10 on: Metaflow checks
+        # them all, and the last one is what holds.
+        *others, arguments = map(_project_arguments, _decorators(flow, "project") or [None])
+        for other in others:
+            _Namespace.of(other["name"], _first(other.get("branch")), True)
         self._warn_of_typos({**config, **arguments})
         name = _first(arguments.get("name"), config.get("name"))
         if name is None:

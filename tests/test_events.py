@@ -171,12 +171,12 @@ def test_a_config_in_a_subclass_of_the_decorated_class_rejects_what_is_no_mappin
 ) -> None:
     bench.flow(
         "BaseFlow",
-        above=f"{LISTENER}\n{PROJECT}",
+        above=LISTENER,
         body="def __init_subclass__(cls, **_):\n    cls.mark = 'theirs'",
     )
     bench.flow("MiddleFlow", above="from BaseFlow import BaseFlow", base="BaseFlow")
     flow = bench.flow(
-        above="from MiddleFlow import MiddleFlow",
+        above=f"from MiddleFlow import MiddleFlow\n{PROJECT}",
         base="MiddleFlow",
         body=CONFIG,
         start="print(self.mark)",
@@ -192,10 +192,10 @@ def test_a_config_in_a_subclass_of_the_decorated_class_rejects_what_is_no_mappin
 @pytest.mark.parametrize("above", ["@other\n", "", "@again\n"])
 def test_a_decorator_on_a_grandparent_counts_once(bench: Workbench, above: str) -> None:
     """Metaflow up to 2.19.9 lists its instance twice."""
-    bench.flow("BaseFlow", above=f"{LISTENER}\n{PROJECT}")
+    bench.flow("BaseFlow", above=LISTENER)
     bench.flow("MiddleFlow", above="from BaseFlow import BaseFlow", base="BaseFlow")
     flow = bench.flow(
-        above=f"{OTHER_MUTATOR}{AGAIN}from MiddleFlow import MiddleFlow\n{above}",
+        above=f"{OTHER_MUTATOR}{AGAIN}from MiddleFlow import MiddleFlow\n{above}{PROJECT}",
         base="MiddleFlow",
         body=CONFIG,
     )
