@@ -7,17 +7,20 @@ the name from one function, `namespaced_trigger.event_name`.
 It is one file, so that people can copy it beside their flows.
 """
 
+# Metaflow's own types are incomplete.
+# mypy: allow-subclassing-any, allow-untyped-calls, disable-error-code="attr-defined, name-defined"
+
 from __future__ import annotations
 
 import contextlib
 import difflib
 import functools
-import importlib
 import inspect
 import io
 import json
 import math
 import os
+import pkgutil
 import re
 import reprlib
 import shlex
@@ -25,7 +28,6 @@ import sys
 import traceback
 import urllib.error
 import urllib.request
-import zoneinfo
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -46,10 +48,7 @@ from metaflow._vendor import click  # noqa: E402
 from metaflow.exception import MetaflowException  # noqa: E402
 from metaflow.parameters import DeployTimeField, current_flow  # noqa: E402
 from metaflow.plugins.project_decorator import format_name  # noqa: E402
-from metaflow.user_configs.config_parameters import (  # noqa: E402
-    UNPACK_KEY,
-    DelayEvaluator,
-)
+from metaflow.user_configs.config_parameters import UNPACK_KEY, DelayEvaluator  # noqa: E402
 from metaflow.util import get_username  # noqa: E402
 
 __all__ = ["NamespacedTriggerException", "namespaced_trigger"]
@@ -96,8 +95,6 @@ LARGE_PAYLOAD_BYTES = 100_000
 # The shell of the listener's pod reads a mapped text between double quotes.
 READ_BY_A_SHELL = re.compile(r"`|\$[\w({@*#?$!-]")
 
-WEBHOOK_URL = "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"
-
 EITHER = '@namespaced_trigger(event="food") or @namespaced_trigger(events=["food", "drink"])'
 
 # What an event may be: a name, a dict of EVENT_KEYS, or a function that returns one.
@@ -124,13 +121,7 @@ class NamespacedTriggerException(MetaflowException):
 
 def _must_be(what: str, expected: str, value: Any) -> NamespacedTriggerException:
     """Return the rejection of a value."""
-    return NamespacedTriggerException(f"{what} must be {expected}, not {_short(value)}.")
-
-
-def _short(value: Any) -> str:
-    shortener = reprlib.Repr()
-    shortener.maxstring = shortener.maxother = 60
-    return shortener.repr(value)
+    return NamespacedTriggerException(f"{what} must be {expected}, not {reprlib.repr(value)}.")
 
 
 def _check_text(what: str, example: str, value: Any) -> None:
@@ -143,54 +134,41 @@ def _check_bool(what: str, value: Any) -> None:
         raise _must_be(what, "true or false, without quotes", value)
 
 
-def _check_keys(what: str, known: Iterable[str], value: Any) -> None:
-    if not isinstance(value, Mapping) or not set(value) <= set(known):
-        raise _must_be(what, f"a dict with the keys {', '.join(known)}", value)
-
-
 def _check_options(options: Any) -> None:
     """Reject what `@trigger` would ignore, or Argo Events could not parse."""
-    _check_keys("options", ["reset_at"], options)
-    if "reset_at" not in options:
-        return
-    reset = options["reset_at"]
-    _check_keys('options["reset_at"]', ["cron", "timezone"], reset)
-    if not _is_cron(reset.get("cron")):
-        expected = "five valid fields (minute, hour, day, month, weekday)"
-        raise _must_be('options["reset_at"]["cron"]', expected, reset.get("cron"))
-    if not _is_timezone(reset.get("timezone", "UTC")):
-        expected = 'a timezone, for example "Europe/Berlin"'
-        raise _must_be('options["reset_at"]["timezone"]', expected, reset["timezone"])
-
-
-def _is_cron(text: Any) -> bool:
-    fields = text.lower().split() if isinstance(text, str) else ()
-    return len(fields) == len(CRON_FIELDS) and all(map(_is_cron_field, fields, CRON_FIELDS))
+    if not isinstance(options, Mapping) or set(options) - {"reset_at"}:
+        raise _must_be("options", "a dict with the key reset_at", options)
+    reset = options.get("reset_at", {"cron": "0 0 * * *"})
+    if not isinstance(reset, Mapping) or set(reset) - {"cron", "timezone"}:
+        raise _must_be('options["reset_at"]', "a dict with the keys cron and timezone", reset)
+    cron, timezone = reset.get("cron"), reset.get("timezone", "UTC")
+    fields = cron.lower().split() if isinstance(cron, str) else ()
+    if len(fields) != len(CRON_FIELDS) or not all(map(_is_cron_field, fields, CRON_FIELDS)):
+        raise _must_be("cron", "five valid fields (minute, hour, day, month, weekday)", cron)
+    if not _is_timezone(timezone):
+        raise _must_be("timezone", 'a timezone, for example "Europe/Berlin"', timezone)
 
 
 def _is_cron_field(field: str, limits: tuple[int, int, Sequence[str]]) -> bool:
     lowest, highest, names = limits
+    numbers = {name: lowest + index for index, name in enumerate(names)}
     for part in field.split(","):
         match = re.fullmatch(r"(?:[*?]|(\w+)(?:-(\w+))?)(?:/0*[1-9]\d*)?", part, re.ASCII)
-        if not match:
-            return False
-        ends = [
-            str(names.index(end) + lowest) if end in names else end for end in match.groups() if end
-        ]
-        if not all(end.isdigit() and lowest <= int(end) <= highest for end in ends):
-            return False
-        if ends != sorted(ends, key=int):
+        given = [end for end in match.groups() if end] if match else [""]
+        ends = [numbers.get(end, int(end) if end.isdigit() else -1) for end in given]
+        if ends != sorted(ends) or any(not lowest <= end <= highest for end in ends):
             return False
     return True
 
 
 def _is_timezone(name: Any) -> bool:
-    if not isinstance(name, str) or not name:
-        return False
+    import zoneinfo  # few need it
+
     try:
-        return bool(zoneinfo.ZoneInfo(name))
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        return not zoneinfo.available_timezones()  # this system knows none
+        return bool(name and zoneinfo.ZoneInfo(name))
+    except (TypeError, ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        # Some systems know no timezone at all.
+        return isinstance(name, str) and not zoneinfo.available_timezones()
 
 
 # -------------------------------------------------------------------------- the name
@@ -222,8 +200,8 @@ class _Namespace(NamedTuple):
             )
         except MetaflowException as error:
             raise NamespacedTriggerException(
-                f"@project rejects {_describe(project, branch)}: {error} "
-                f"Write {_describe(_valid_part(project), _valid_part(branch))}."
+                f"@project rejects name={project!r}, branch={branch!r}: {error} Write "
+                f"name={_valid_part(project)!r}, branch={_valid_part(branch)!r}."
             ) from error
         return cls(project, f"user.{user}" if user else _check_user(project_branch))
 
@@ -237,25 +215,26 @@ class _Namespace(NamedTuple):
                 '@project(name="my_project") on the flow; outside of a flow, give '
                 'project="my_project" with branch="my_branch" or production=True.'
             )
-        return cls(project, _check_user(metaflow.current.get("branch_name")))
+        branch: Any = metaflow.current.get("branch_name")
+        return cls(project, _check_user(branch))
 
     @classmethod
-    def to_publish_in(
-        cls, project: Any, branch: Any, production: Any, user: Any
-    ) -> tuple[_Namespace, bool]:
-        """Return the namespace of an event, and whether the running flow has decided it."""
-        is_running = bool(metaflow.current.get("project_name"))
-        if branch is None and user is None and production is False:
-            if is_running or project is None:
-                return cls.of_running_flow().other(project, None), True
-            if os.environ.get("ARGO_WORKFLOW_TEMPLATE"):
-                # A process that a task spawned, or an exit hook: METAFLOW_OWNER is set.
-                raise NamespacedTriggerException(
-                    f"The branch of {project!r} is not known in this process of a deployed "
-                    "workflow. Give branch=, production= or user= as well."
-                )
-        name = project if project is not None else cls.of_running_flow().project
-        return cls.of(name, branch, production, user), False
+    def to_publish_in(cls, project: Any, branch: Any, production: Any, user: Any) -> _Namespace:
+        """Return the namespace of an event that is published here."""
+        if branch is not None or production is not False or user is not None:
+            name = cls.of_running_flow().project if project is None else project
+            return cls.of(name, branch, production, user)
+        if project is None or metaflow.current.get("project_name"):
+            running = cls.of_running_flow()
+            _warn_of_an_unused_config(getattr(current_flow, "flow_cls", None), running)
+            return running.other(project, None)
+        if os.environ.get("ARGO_WORKFLOW_TEMPLATE"):
+            # A process that a task spawned, or an exit hook: METAFLOW_OWNER is set.
+            raise NamespacedTriggerException(
+                f"The branch of {project!r} is not known in this process of a deployed workflow. "
+                "Give branch=, production= or user= as well."
+            )
+        return cls.of(project, None, False)
 
     def other(self, project: Any, project_branch: Any) -> _Namespace:
         """Return another namespace; each part that is None stays as it is here."""
@@ -316,10 +295,6 @@ def _valid_part(text: str | None) -> str | None:
     return text and re.sub(r"[^a-z0-9_]+", "_", text.lower())[:128]
 
 
-def _describe(project: str | None, branch: str | None) -> str:
-    return f'the name "{project}"' + (f' with the branch "{branch}"' if branch else "")
-
-
 # ------------------------------------------------------------------------ the trigger
 
 
@@ -329,8 +304,8 @@ def _listened(event: Any, own: _Namespace, warn: Callable[[str], None]) -> Any:
         return lambda context: _listened(_call(event, context), own, warn)
     if isinstance(event, str):
         return {"name": own.event_name(event, warn)}
-    expected = f'"food", a function, or a dict with name and perhaps {", ".join(EVENT_KEYS[1:])}'
     if not isinstance(event, Mapping) or "name" not in event or set(event) - set(EVENT_KEYS):
+        expected = f'"food", a function, or a dict with the keys {", ".join(EVENT_KEYS)}'
         raise _must_be("An event", expected, event)
     namespace = own.other(event.get("project"), event.get("project_branch"))
     functions = [key for key in ("name", "parameters") if callable(event.get(key))]
@@ -344,18 +319,17 @@ def _listened(event: Any, own: _Namespace, warn: Callable[[str], None]) -> Any:
 
 def _mapping(parameters: Any) -> dict[str, str]:
     """Return which parameter of the flow takes which key of the payload."""
+    pairs: list[Any] = [] if parameters is None else [None]
     if isinstance(parameters, Mapping):
-        pairs: Any = list(parameters.items())
-    elif parameters is None or isinstance(parameters, (list, tuple)):
-        pairs = [(each, each) if isinstance(each, str) else each for each in parameters or ()]
-    else:
-        pairs = [None]
+        pairs = list(parameters.items())
+    elif isinstance(parameters, (list, tuple)):
+        pairs = [(each, each) if isinstance(each, str) else each for each in parameters]
     mapping: dict[str, str] = {}
     for pair in pairs:
         is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2
         if not is_pair or not all(isinstance(p, str) and PAYLOAD_KEY.fullmatch(p) for p in pair):
-            expected = '{"flow_parameter": "payload_key"} or ["name_of_both"], with letters, '
-            raise _must_be("parameters", f"{expected}digits and underscores", parameters)
+            expected = '{"flow_parameter": "payload_key"} or ["name_of_both"]'
+            raise _must_be("parameters", f"{expected} (letters, digits, _)", parameters)
         if pair[0].lower() in map(str.lower, mapping):
             raise NamespacedTriggerException(f"parameters must name {pair[0]!r} only once.")
         mapping[pair[0]] = pair[1]
@@ -411,13 +385,11 @@ def _payload(payload: Any) -> dict[str, Any]:
     try:
         content: dict[str, Any] = _copy(payload or {}, "payload", warnings)
         size = len(json.dumps(content))
-    except NamespacedTriggerException:
+    except MetaflowException:
         raise
     except Exception as error:  # RecursionError, and whatever a user's mapping raises
-        raise NamespacedTriggerException(
-            f"The payload cannot be sent ({type(error).__name__}: {error}). It must be a dict of "
-            "text, numbers, lists and dicts."
-        ) from error
+        problem = f"{type(error).__name__}: {error}"
+        raise NamespacedTriggerException(f"The payload cannot be sent ({problem}).") from error
     for key in ENVELOPE_KEYS:
         if key in content:
             raise NamespacedTriggerException(
@@ -440,22 +412,16 @@ def _copy(value: Any, path: str, warnings: dict[str, str]) -> Any:
         if not value.isascii() and re.search("[\ud800-\udfff]", value):
             raise _must_be(path, "text that is valid Unicode", value)
         if READ_BY_A_SHELL.search(value):
-            warnings.setdefault(
-                "shell",
+            warnings["shell"] = (
                 f"{path} has a '$' or a backtick. If a listener maps it to a parameter, a shell in "
-                "its pod runs it as a command.",
+                "its pod runs it as a command."
             )
     elif isinstance(value, int) and not isinstance(value, bool):
         try:
-            is_exact = float(value) == value
+            if float(value) != value:
+                warnings["integer"] = f"{path} is {value}, which arrives rounded. Send it as text."
         except OverflowError as error:
             raise NamespacedTriggerException(f"{path} must fit a 64-bit float.") from error
-        if not is_exact:
-            warnings.setdefault(
-                "integer",
-                f"{path} is {value}, which arrives rounded (Argo Events keeps 53 bits). Send it as "
-                "text.",
-            )
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise _must_be(path, "finite", value)
@@ -500,7 +466,7 @@ def _publish(name: str, payload: Mapping[str, Any], ignore_errors: bool) -> str 
         message = f"Event {name!r} was not published{host}: {error.__context__ or error}"
         if not ignore_errors:
             raise NamespacedTriggerException(message) from error
-        _print(message)
+        print(message, file=_stderr(), flush=True)
         return None
     return published
 
@@ -514,9 +480,9 @@ def _check_url(given: str | None) -> str:
     except ValueError:  # an address or a port that is none
         is_valid = False
     if not is_valid or "@" in parts.netloc:
-        shown = re.sub("//.*@", "//...@", url)
         expected = "an http or https URL with a host and without a password"
-        raise _must_be(WEBHOOK_URL, expected, shown) from None
+        shown = re.sub("//.*@", "//...@", url)
+        raise _must_be("METAFLOW_ARGO_EVENTS_WEBHOOK_URL", expected, shown)
     return url
 
 
@@ -565,16 +531,11 @@ def _first(*values: Any) -> Any:
 
 
 def _stderr() -> Any:
-    is_open = sys.stderr is not None and not sys.stderr.closed
-    return sys.stderr if is_open else io.StringIO()
-
-
-def _print(text: str) -> None:
-    print(text, file=_stderr(), flush=True)
+    return io.StringIO() if sys.stderr is None or sys.stderr.closed else sys.stderr
 
 
 def _warn(message: str) -> None:
-    _print(f"Namespaced trigger warning: {message}")
+    print(f"Namespaced trigger warning: {message}", file=_stderr(), flush=True)
 
 
 @functools.cache  # once is enough
@@ -588,19 +549,16 @@ def _warn_of_an_unused_config(flow: Any, running: _Namespace) -> None:
     mutators = flow and _flow_state(flow, "FLOW_MUTATORS")
     if not isinstance(config, Mapping) or any(isinstance(m, namespaced_trigger) for m in mutators):
         return
-    branch, production = config.get("branch"), config.get("production")
-    if not branch and not production:
-        return
-    flags = " ".join([f"--branch {branch}"] * bool(branch) + ["--production"] * bool(production))
-    try:
-        meant = _Namespace.of(running.project, branch or None, production or False)
-    except NamespacedTriggerException:  # nothing reads it here, so nothing is wrong with it
-        return
-    if meant != running:
-        _warn(
-            f"the config {CONFIG_NAME!r} names {meant}, but sets the branch of flows with "
-            f"@namespaced_trigger only: this one publishes in {running}. Deploy it with {flags}."
-        )
+    branch, production = config.get("branch") or None, config.get("production") or False
+    flags = [f"--branch {branch}"] * bool(branch) + ["--production"] * bool(production)
+    with contextlib.suppress(NamespacedTriggerException):  # nothing reads it here, so it is right
+        meant = _Namespace.of(running.project, branch, production)
+        if flags and meant != running:
+            _warn(
+                f"the config {CONFIG_NAME!r} names {meant}, but sets the branch of flows with "
+                f"@namespaced_trigger only: this one publishes in {running}. Deploy it with "
+                f"{' '.join(flags)}."
+            )
 
 
 # -------------------------------------------------------------- Metaflow's internals
@@ -609,7 +567,7 @@ def _warn_of_an_unused_config(flow: Any, running: _Namespace) -> None:
 def _flow_state(flow: Any, item: str) -> Any:
     """Return what Metaflow keeps of a flow class, which MutableFlow does not show."""
     # Metaflow 2.19.10 renamed the enumeration, which older ones may lack: for them.
-    items = getattr(flowspec, "FlowStateItems", None) or flowspec._FlowState
+    items: Any = getattr(flowspec, "FlowStateItems", None) or flowspec._FlowState
     return flow._flow_state.get(items[item], {})
 
 
@@ -650,8 +608,7 @@ def _evaluate(what: str, value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _evaluate(what, each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        evaluated = [_evaluate(what, each) for each in value]
-        return evaluated if isinstance(value, list) else tuple(evaluated)
+        return [_evaluate(what, each) for each in value]
     return value
 
 
@@ -731,7 +688,7 @@ def _guard_configs(flow: Any, config_name: Any) -> None:
             continue
         # Metaflow 2.19.10 brought plain: without a parser it is a text, which is parsed later.
         is_text = value.kwargs.get("plain") and hasattr(flowspec, "FlowStateItems")
-        is_guarded = isinstance(value.parser, functools.partial)
+        is_guarded = getattr(value.parser, "func", None) is _parse_config
         if not is_guarded and not (is_text and value.parser is None):
             value.parser = functools.partial(_parse_config, config_name, value.parser)
     flow.__init_subclass__ = classmethod(init_subclass)
@@ -741,11 +698,10 @@ def _parse_config(config_name: str, parser: Any, text: str) -> Any:
     """Return the mapping that a config's text has, {} for null."""
     what = f"The config {config_name!r}"
     how = _how_to_set(config_name, {"branch": "bar", "production": True}, parser)
+    shown = reprlib.repr(text)
     try:
-        if isinstance(parser, str):  # the module that has it, as Metaflow imports it
-            module, _, function = parser.rpartition(".")
-            prefix = "metaflow" if module.startswith(".") else ""
-            parser = getattr(importlib.import_module(prefix + module), function)
+        if isinstance(parser, str):  # where Metaflow imports it from
+            parser = pkgutil.resolve_name("metaflow" * parser.startswith(".") + parser)
         value = (parser or json.loads)(text)
         if value is None:
             return {}
@@ -754,9 +710,9 @@ def _parse_config(config_name: str, parser: Any, text: str) -> Any:
             return value if type(value) is dict else _plain(value)
     except Exception as error:  # a user's parser can raise anything
         raise NamespacedTriggerException(
-            f"{what} cannot be read ({type(error).__name__}: {error}), it is {_short(text)}. {how}"
+            f"{what} cannot be read ({type(error).__name__}: {error}), it is {shown}. {how}"
         ) from error
-    raise NamespacedTriggerException(f"{what} must be a mapping, not {_short(value)}. {how}")
+    raise NamespacedTriggerException(f"{what} must be a mapping, not {reprlib.repr(value)}. {how}")
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -794,17 +750,13 @@ def _how_to_set(config_name: str, values: dict[str, Any], parser: Any) -> str:
 
 def _flag(command: Any, key: str) -> tuple[str, Any]:
     """Return a flag of the command, or what it would be on a flow with `@project`."""
-    for variable in (f"METAFLOW_FLOW_{key.upper()}", f"METAFLOW_{key.upper()}"):
-        if variable in os.environ:
-            text: Any = os.environ[variable]
-            # What click takes for true.
-            value = (
-                text.lower() in ("1", "true", "t", "yes", "y", "on") if key != "branch" else text
-            )
-            if command.params.get(key, value) == value:
-                return variable, value
-            break
-    return f"--{key}", command.params.get(key)
+    names = (f"METAFLOW_FLOW_{key.upper()}", f"METAFLOW_{key.upper()}")
+    variable = next((name for name in names if name in os.environ), "")
+    value: Any = os.environ.get(variable)
+    if key == "production":  # what click takes for true
+        value = str(value).lower() in ("1", "true", "t", "yes", "y", "on")
+    given = command.params.get(key, value)
+    return (variable if variable and given == value else f"--{key}"), given
 
 
 # ---------------------------------------------------------------------- the decorator
@@ -893,7 +845,9 @@ class namespaced_trigger(metaflow.FlowMutator):
         if not _is_last(flow, self):
             return
         self._take_arguments()
-        self._reject_other_triggers(flow)
+        for name in ("trigger", "trigger_on_finish"):
+            if _decorators(flow, name):
+                raise self._other_trigger(f"@{name}")
         values = self._project_values(flow)
         self._namespace = _Namespace.of(values["name"], values["branch"], values["production"])
         self._warn_of_another_owner(self._namespace)
@@ -909,7 +863,7 @@ class namespaced_trigger(metaflow.FlowMutator):
 
     def mutate(self, mutable_flow: Any) -> None:
         """Check that what `pre_mutate` did is still there; a step's mutator comes after it."""
-        current = metaflow.current
+        current: Any = metaflow.current
         actual = _Namespace(current.get("project_name"), current.get("branch_name"))
         if actual != self._namespace:
             raise NamespacedTriggerException(
@@ -959,11 +913,6 @@ class namespaced_trigger(metaflow.FlowMutator):
 
     __signature__ = inspect.Signature(list(inspect.signature(_take).parameters.values())[1:])
 
-    def _reject_other_triggers(self, flow: Any) -> None:
-        for name in ("trigger", "trigger_on_finish"):
-            if _decorators(flow, name):
-                raise self._other_trigger(f"@{name}")
-
     @staticmethod
     def _other_trigger(other: str) -> NamespacedTriggerException:
         return NamespacedTriggerException(
@@ -1011,9 +960,6 @@ class namespaced_trigger(metaflow.FlowMutator):
         config = configs[_config_key(name)]
         if isinstance(config, str) and config:  # what a Config with plain=True is
             config = _parse_config(name, parser, config)
-        if config is not None and config != "" and not isinstance(config, Mapping):
-            how = _how_to_set(name, {"branch": "bar"}, parser)
-            raise NamespacedTriggerException(f"The config {name!r} must be a mapping. {how}")
         config = _plain(config or {})
         known = {key: config[key] for key in PROJECT_KEYS if key in config}
         if config and not known:
@@ -1107,9 +1053,7 @@ class namespaced_trigger(metaflow.FlowMutator):
         production: bool = False,
         user: str | None = None,
     ) -> str:
-        """Return the full name of an event: `<project>.<branch>.<event>`.
-
-        The decorator makes its names in the same place.
+        """Return the full name of an event, `<project>.<branch>.<event>`.
 
         Parameters
         ----------
@@ -1122,11 +1066,9 @@ class namespaced_trigger(metaflow.FlowMutator):
         production : bool, default False
             Whether it is production, as in `--production`: `prod`, or `prod.bar`.
         user : str, optional
-            Whose branch it is, `user.jane` for `jane`.
-
-        If none of the last three is given, the branch is that of the flow that is running.
-        Outside of a flow it is that of the user, as `@project` has it (METAFLOW_OWNER, else
-        METAFLOW_USER, else the login), unless it is a process of a deployed workflow.
+            Whose branch it is, `user.jane` for `jane`. If none of the last three is given,
+            it is the branch of the flow that is running, else the user's, as `@project`
+            has it (METAFLOW_OWNER, else METAFLOW_USER, else the login).
 
         Returns
         -------
@@ -1136,20 +1078,14 @@ class namespaced_trigger(metaflow.FlowMutator):
         Raises
         ------
         NamespacedTriggerException
-            If Metaflow or Argo would not take the name, or if the project or the branch
-            is not known.
+            If the project or branch is not known, or Metaflow or Argo rejects the name.
 
         Examples
         --------
         >>> namespaced_trigger.event_name("food", project="foo", branch="bar", production=True)
         'foo.prod.bar.food'
-        >>> namespaced_trigger.event_name("food", project="foo", user="jane")
-        'foo.user.jane.food'
         """
-        namespace, is_running = _Namespace.to_publish_in(project, branch, production, user)
-        if is_running:
-            running = _Namespace.of_running_flow()
-            _warn_of_an_unused_config(getattr(current_flow, "flow_cls", None), running)
+        namespace = _Namespace.to_publish_in(project, branch, production, user)
         return namespace.event_name(event, _warn)
 
     @classmethod
@@ -1173,9 +1109,7 @@ class namespaced_trigger(metaflow.FlowMutator):
             Name of the event, without the namespace.
         payload : dict, optional
             Values for the parameters of the flows that listen: text keys, and values
-            that are valid JSON. It warns of more than 100 kB, which cannot reach the
-            pod, of an integer that arrives rounded, and of a text that a shell in the
-            pod would change or run.
+            that are valid JSON. A warning says what would not arrive as it is.
         safe_publish : bool, default False
             Whether to publish inside a deployed workflow only, so that a local run
             starts nothing.
@@ -1198,17 +1132,8 @@ class namespaced_trigger(metaflow.FlowMutator):
             If there is no project, if the name or the payload could not arrive, and with
             `ignore_errors=False` if publishing failed.
 
-        Notes
-        -----
-        If the webhook cannot be reached, Metaflow tries five times
-        (METAFLOW_SERVICE_RETRY_COUNT) and waits 15 seconds in all between them; a try
-        ends after 60 seconds without an answer. It does not try again after an answer,
-        nor if the answer does not come.
-
         Examples
         --------
-        Outside of a deployed workflow this publishes nothing, and says so on stderr:
-
         >>> namespaced_trigger.raise_event(
         ...     "food", {"path": "s3://x"}, safe_publish=True, project="foo", production=True
         ... )
@@ -1220,6 +1145,9 @@ class namespaced_trigger(metaflow.FlowMutator):
         )
         content = _payload(payload)
         if safe_publish and not os.environ.get("ARGO_WORKFLOW_TEMPLATE"):
-            _print(f"Event {name!r} was not published: safe_publish=True, and this is a local run.")
+            print(
+                f"Event {name!r} was not published: safe_publish=True, and this is a local run.",
+                file=_stderr(),
+            )
             return None
         return _publish(name, content, ignore_errors)

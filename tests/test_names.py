@@ -51,7 +51,7 @@ def test_characters_that_names_cannot_have_go_with_a_warning(
             {"project": ""},
             "The project's name must be text, for example \"my_project\", not ''.",
         ),
-        ("food", {"project": "Foo"}, '@project rejects the name "Foo"'),
+        ("food", {"project": "Foo"}, "@project rejects name='Foo'"),
         (
             "food",
             {"project": "2fast", "production": True},

@@ -303,14 +303,13 @@ def test_a_script_without_a_namespace_publishes_nothing(bench: Workbench, webhoo
         ),
         (
             '{"a": [{"b": 2**53 + 1, "c": 2**53}]}',
-            'payload["a"][0]["b"] is 9007199254740993, which arrives rounded (Argo Events keeps 53 '
-            "bits). Send it as text.",
+            'payload["a"][0]["b"] is 9007199254740993, which arrives rounded. Send it as text.',
         ),
         ('{"a": -(2**53) - 1}', 'payload["a"] is -9007199254740993, which arrives rounded'),
         *(
             (
                 repr({"a": [text, text]}),
-                "payload[\"a\"][0] has a '$' or a backtick. If a listener maps it to a parameter, "
+                "payload[\"a\"][1] has a '$' or a backtick. If a listener maps it to a parameter, "
                 "a shell in its pod runs it as a command.",
             )
             for text in ("$HOME", "${HOME}", "$(echo pwned)", "`echo pwned`", "$1", "\\\\$x")

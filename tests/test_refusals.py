@@ -44,16 +44,14 @@ IN_THE_CONFIG = (
     "must be left out: a flow with @namespaced_trigger takes its branch from its config."
 )
 AN_EVENT = (
-    'An event must be "food", a function, or a dict with name and perhaps parameters, project, '
+    'An event must be "food", a function, or a dict with the keys name, parameters, project, '
     "project_branch, not"
 )
 A_MAPPING = (
-    'parameters must be {"flow_parameter": "payload_key"} or ["name_of_both"], with letters, '
-    "digits and underscores, not"
+    'parameters must be {"flow_parameter": "payload_key"} or ["name_of_both"] (letters, digits, '
+    "_), not"
 )
-CRON = (
-    'options["reset_at"]["cron"] must be five valid fields (minute, hour, day, month, weekday), not'
-)
+CRON = "cron must be five valid fields (minute, hour, day, month, weekday), not"
 ON_THE_STEP = """
 class on_the_step(StepMutator):
     def pre_mutate(self, mutable):
@@ -161,22 +159,21 @@ MISTAKES = {
         "production must be true or false, without quotes, not 1.", value='{"production": 1}'
     ),
     "a branch that @project rejects": Mistake(
-        '@project rejects the name "foo" with the branch "Feature-1": The branch name must '
-        'contain only lowercase alphanumeric characters and underscores. Write the name "foo" '
-        'with the branch "feature_1".',
+        "@project rejects name='foo', branch='Feature-1': The branch name must contain only "
+        "lowercase alphanumeric characters and underscores. Write name='foo', branch='feature_1'.",
         value='{"branch": "Feature-1"}',
     ),
     "a branch that is too long": Mistake(
-        'Branch name is too long. The maximum is 128 characters. Write the name "foo" with the '
-        f'branch "{"b" * 128}".',
+        "Branch name is too long. The maximum is 128 characters. Write name='foo', "
+        f"branch='{'b' * 128}'.",
         value=f'{{"branch": "{"b" * 129}"}}',
     ),
     "a branch that is a number": Mistake(
         'The branch must be text, for example "my_branch", not 5.', value='{"branch": 5}'
     ),
     "a name that @project rejects": Mistake(
-        '@project rejects the name "my-project": The @project name must contain only '
-        'lowercase alphanumeric characters and underscores. Write the name "my_project".',
+        "@project rejects name='my-project', branch=None: The @project name must contain only "
+        "lowercase alphanumeric characters and underscores. Write name='my_project', branch=None.",
         project='@project(name="my-project")',
     ),
     "a name that is a number": Mistake(
@@ -344,7 +341,7 @@ MISTAKES = {
             ('{"path": "key\\n"}', "{'path': 'key\\n'}"),
             ('{"path": "key "}', "{'path': 'key '}"),
             ('{"path\\n": "key"}', "{'path\\n': 'key'}"),
-            ('[("path",)]', "[('path',)]"),
+            ('[("path",)]', "[['path']]"),
             ("[5]", "[5]"),
         )
     },
@@ -366,7 +363,7 @@ MISTAKES = {
         f"{AN_EVENT} 5.", arguments='events=[lambda context: "food", 5]'
     ),
     "a typo in the options": Mistake(
-        "options must be a dict with the keys reset_at, not {'reset': {'cron': '0 0 ",
+        "options must be a dict with the key reset_at, not {'reset': {'cron': '0 0 ",
         arguments='event="food", options={"reset": {"cron": "0 0 * * *"}}',
     ),
     **{
@@ -388,13 +385,12 @@ MISTAKES = {
     },
     "no cron": Mistake(f"{CRON} None.", arguments='event="food", options={"reset_at": {}}'),
     "a typo in reset_at": Mistake(
-        'options["reset_at"] must be a dict with the keys cron, timezone, not',
+        'options["reset_at"] must be a dict with the keys cron and timezone, not',
         arguments='event="food", options={"reset_at": {"crn": "0 0 1 1 0"}}',
     ),
     **{
         f"the timezone {timezone}": Mistake(
-            'options["reset_at"]["timezone"] must be a timezone, for example "Europe/Berlin", '
-            f"not {shown}.",
+            f'timezone must be a timezone, for example "Europe/Berlin", not {shown}.',
             arguments='event="food", options={"reset_at": {"cron": "0 0 1 1 0", "timezone": '
             f"{timezone}}}}}",
         )
@@ -433,7 +429,7 @@ MISTAKES = {
         arguments='event={"name": 5}',
     ),
     "another project that @project rejects": Mistake(
-        '@project rejects the name "Other"',
+        "@project rejects name='Other'",
         arguments='event={"name": "food", "project": "Other"}',
     ),
     "another branch that @project does not make": Mistake(
@@ -441,7 +437,7 @@ MISTAKES = {
         arguments='event={"name": "food", "project_branch": "bar"}',
     ),
     "another branch that @project rejects": Mistake(
-        'with the branch "B-1"', arguments='event={"name": "food", "project_branch": "test.B-1"}'
+        "branch='B-1'", arguments='event={"name": "food", "project_branch": "test.B-1"}'
     ),
     "another user's branch without a letter": Mistake(
         "The user's name must have a letter (a to z), digit or underscore, not '李'.",
@@ -452,11 +448,11 @@ MISTAKES = {
         arguments='event="foo.user.alice.food"',
     ),
     "options that are no dict": Mistake(
-        "options must be a dict with the keys reset_at, not 'midnight'.",
+        "options must be a dict with the key reset_at, not 'midnight'.",
         arguments='event="food", options="midnight"',
     ),
     "options that are no dict of dicts": Mistake(
-        "options[\"reset_at\"] must be a dict with the keys cron, timezone, not 'midnight'.",
+        "options[\"reset_at\"] must be a dict with the keys cron and timezone, not 'midnight'.",
         arguments='event="food", options={"reset_at": "midnight"}',
     ),
     "a switch that is a text": Mistake(
