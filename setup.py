@@ -1,6 +1,5 @@
 """What pyproject.toml cannot say."""
 
-import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -20,13 +19,5 @@ class WithoutTheModule(egg_info):
         super().run()
         Path(self.egg_info, "top_level.txt").write_text("rehearsal\n")
 
-
-# The module lies in its package by a symbolic link, which a ZIP file or a file system may not have.
-root = Path(__file__).parent
-module = root / "namespaced_trigger.py"
-packaged = root / "installed" / "namespaced_trigger" / "__init__.py"
-if packaged.read_bytes() != module.read_bytes():
-    packaged.unlink()
-    shutil.copy(module, packaged)
 
 setup(cmdclass={"egg_info": WithoutTheModule})

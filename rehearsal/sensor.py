@@ -279,6 +279,9 @@ class Sensor:
         if action.get("operation", "create") not in ("create", "submit"):
             raise UnknownToSensor(f"the operation {action['operation']!r}")
         reset = template.get("conditionsReset")
+        for each in reset or ():
+            if not _is_cron(each["byTime"]["cron"]):
+                raise UnknownToSensor(f"the cron expression {each['byTime']['cron']!r}")
         return cls(
             name=manifest["metadata"]["name"],
             dependencies=tuple(map(Dependency.parse, spec["dependencies"])),
@@ -420,6 +423,34 @@ def _go_number(value: float) -> str:
         raise UnknownToSensor("a number that does not fit a 64-bit float")
     in_full = number == 0 or 1e-6 <= abs(number) < 1e21
     return format(Decimal(repr(number)).normalize(), "f" if in_full else "e")
+
+
+# The lowest and the highest of each field, and its names.
+_CRON_FIELDS = (
+    (0, 59, ""),
+    (0, 23, ""),
+    (1, 31, ""),
+    (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
+    (0, 6, "sun mon tue wed thu fri sat"),
+)
+
+
+def _is_cron(text: Any) -> bool:
+    """Whether Argo Events parses it: five fields, no "@daily"."""
+    fields = text.lower().split() if isinstance(text, str) else ()
+    return len(fields) == len(_CRON_FIELDS) and all(map(_is_cron_field, fields, _CRON_FIELDS))
+
+
+def _is_cron_field(field: str, limits: tuple[int, int, str]) -> bool:
+    lowest, highest, names = limits
+    numbers = {name: lowest + index for index, name in enumerate(names.split())}
+    for part in field.split(","):
+        match = re.fullmatch(r"(?:[*?]|(\w+)(?:-(\w+))?)(?:/0*[1-9]\d*)?", part, re.ASCII)
+        given = [end for end in match.groups() if end] if match else [""]
+        ends = [numbers.get(end, int(end) if end.isdigit() else -1) for end in given]
+        if ends != sorted(ends) or any(not lowest <= end <= highest for end in ends):
+            return False
+    return True
 
 
 def _only(mapping: Mapping[str, Any], known: set[str], what: str) -> None:

@@ -107,7 +107,7 @@ def recorder() -> Iterator[Webhook]:
                 return
             time.sleep(record.seconds)
             self.send_response(record.status)
-            if record.status == 302:
+            if 300 <= record.status < 400:
                 self.send_header("Location", "/login")
             self.end_headers()
 

@@ -98,7 +98,48 @@ def test_a_runner_gets_the_refusal_of_its_config(bench: Workbench, flow: Path) -
         """
     )
     assert result.status == 1
-    assert "production is either true or false, and 'yes' is neither." in result.output
+    assert "production must be true or false, without quotes, not 'yes'." in result.output
+
+
+@pytest.mark.skipif(VERSION < (2, 19, 0), reason="older ones leave configs to their commands")
+@pytest.mark.parametrize("api", ["Runner", "Deployer"])
+def test_advice_to_a_runner_or_deployer_is_in_its_own_language(bench: Workbench, api: str) -> None:
+    flow = bench.flow(**listening(project=""))
+    result = bench.script(
+        f"""
+        from metaflow import {api}
+        flow = {api}({str(flow)!r})
+        flow.run() if hasattr(flow, "run") else flow.argo_workflows().create()
+        """
+    )
+    assert result.status == 1
+    assert "Write config_value=[('project', {'name': 'my_project'})]." in result.output
+
+
+def test_resume_gets_no_advice_that_it_does_not_take(bench: Workbench, flow: Path) -> None:
+    assert bench.run_locally(flow, *OPTIONS).status == 0
+    bench.variables["METAFLOW_BRANCH"] = "other"
+    result = bench.run(flow, "--datastore", "local", "resume", "start")
+    assert result.status == 1
+    assert "resume takes the config of the run that it resumes: use run." in result.message
+    assert "--config-value" not in result.message
+
+
+def test_the_signature_of_the_decorator_is_that_of_its_arguments(bench: Workbench) -> None:
+    result = bench.script(
+        """
+        import inspect, pydoc
+        from namespaced_trigger import namespaced_trigger
+        print(inspect.signature(namespaced_trigger))
+        print(pydoc.render_doc(namespaced_trigger))
+        """
+    )
+    signature = (
+        "(*, event: 'Any' = None, events: 'Any' = None, options: 'Any' = None, "
+        "config_name: 'Any' = 'project', show_warnings: 'Any' = True)"
+    )
+    assert result.stdout.startswith(f"{signature}\n")
+    assert result.stdout.count(signature) > 1
 
 
 def test_a_resumed_run_keeps_its_namespace(bench: Workbench, flow: Path) -> None:

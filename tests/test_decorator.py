@@ -61,8 +61,7 @@ def test_an_owner_other_than_the_user_warns_that_the_pods_publish_elsewhere(
     bench.variables["METAFLOW_OWNER"] = "jane"
     assert (
         f"{WARNING} METAFLOW_OWNER makes this the branch of 'jane', but the pods that you deploy "
-        "publish in the branch of 'alice': this flow does not hear them. To deploy for 'jane', "
-        "set METAFLOW_USER=jane as well.\n"
+        "publish in that of 'alice'. Set METAFLOW_USER=jane as well.\n"
     ) in bench.deploy(flow).stderr
     (template,) = bench.templates()
     assert '"METAFLOW_OWNER", "value": "alice"' in json.dumps(template)
@@ -131,11 +130,10 @@ def test_the_option_that_a_message_prints_works(bench: Workbench, name: str) -> 
         )
     )
     message = bench.run(flow, "--branch", "bar", "show").message
-    options = shlex.split(message.partition("Write this instead: ")[2])
+    options = shlex.split(message.partition("Write ")[2])
     assert bench.listened(flow, *options) == ["foo.test.bar.food"]
 
 
-@pytest.mark.skipif(VERSION < (2, 19, 10), reason="plain came with Metaflow 2.19.10")
 @pytest.mark.parametrize("parser", ["", ", parser=__import__('json').loads"])
 def test_a_plain_config_counts(bench: Workbench, parser: str) -> None:
     flow = bench.flow(
@@ -144,7 +142,8 @@ def test_a_plain_config_counts(bench: Workbench, parser: str) -> None:
     )
     assert bench.listened(flow, *config(branch="bar")) == ["foo.test.bar.food"]
     result = bench.run_locally(flow, *config(branch="bar"))
-    assert f"seen as {'dict' if parser else 'str'}\n" in result.stdout
+    seen = "ConfigValue" if VERSION < (2, 19, 10) else "dict" if parser else "str"
+    assert f"seen as {seen}\n" in result.stdout
 
 
 def test_options_are_handed_to_trigger(bench: Workbench) -> None:
@@ -185,28 +184,35 @@ WARNED = [
         'event="food"',
         "",
         (),
-        "The flow has no Config named 'project', so its branch can only be the one in @project. "
-        "To set the branch at deployment, add this line to the flow: "
-        'project = Config("project", default_value={})',
+        "there is no Config 'project' to set the branch: add "
+        'project = Config("project", default_value={}) to the flow.',
         id="no Config",
     ),
     pytest.param(
         'event="food"',
         'settings = Config("settings", default_value={})',
         (),
-        "The flow has no Config named 'project', so its branch can only be the one in @project. "
-        "To set the branch at deployment, add this line to the flow: "
-        'project = Config("project", default_value={}), or write config_name="settings" in the '
-        "decorator",
+        "there is no Config 'project' to set the branch: add "
+        'project = Config("project", default_value={}) to the flow, or write '
+        'config_name="settings".',
         id="another Config",
     ),
     pytest.param(
         'event="food"',
         'project = Config("project", default_value={"prod": True})',
         (),
-        "The config 'project' has none of the keys name, branch and production; its keys (prod) "
-        "say nothing about the namespace.",
+        "the config 'project' has none of the keys name, branch, production.",
         id="other keys",
+    ),
+    *(
+        pytest.param(
+            'event="food"',
+            f'project = Config("project", default_value={{"branch": "", {key!r}: "x"}})',
+            (),
+            f"the config's key {key!r} is ignored, perhaps a typo of {meant!r}.",
+            id=f"the typo {key}",
+        )
+        for key, meant in (("prodution", "production"), ("Production", "production"))
     ),
     pytest.param(
         'event="food"',
@@ -239,6 +245,21 @@ def test_a_warning_is_printed_once_for_a_command(
 
     silent = bench.flow(**listening(f"show_warnings=False, {arguments}", config=body))
     assert WARNING not in bench.run(silent, *options, "show").output
+
+
+@pytest.mark.parametrize("key", ["names", "branches", "rename", "products", "region"])
+def test_a_config_key_that_is_a_word_of_its_own_passes_without_a_warning(
+    bench: Workbench, key: str
+) -> None:
+    flow = bench.flow(**listening())
+    assert "arning" not in bench.run(flow, *config(branch="bar", **{key: "x"}), "show").output
+
+
+def test_a_typo_in_what_project_unpacks_warns(bench: Workbench) -> None:
+    flow = bench.flow(**listening(project='@project(**config_expr("project.inner"))'))
+    result = bench.run(flow, *config(inner={"name": "foo", "brnach": "bar"}), "show")
+    assert result.status == 0, result.output
+    assert "the config's key 'brnach' is ignored, perhaps a typo of 'branch'." in result.stderr
 
 
 def test_a_user_with_an_address_for_a_name_listens_to_what_is_left_of_it(

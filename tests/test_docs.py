@@ -202,7 +202,7 @@ for event, namespace in json.load(sys.stdin):
     try:
         print(namespaced_trigger.event_name(event, **namespace))
     except NamespacedTriggerException:
-        print("refused")
+        print("rejected")
 """
 
 
@@ -216,7 +216,7 @@ def test_the_table_of_all_cases_is_true(bench: Workbench) -> None:
         answers.append(answer)
     result = bench.run("-c", NAMES, stdin=json.dumps(questions))
     for answer, made in zip(answers, result.stdout.splitlines(), strict=True):
-        assert answer.startswith("refused" if made == "refused" else f"`{made}`")
+        assert answer.startswith("rejected" if made == "rejected" else f"`{made}`")
     warnings = result.stderr.count("Namespaced trigger warning: ")
     assert warnings == len([answer for answer in answers if "warning" in answer])
 
@@ -229,7 +229,7 @@ def test_the_table_of_who_says_which_is_true(bench: Workbench, row: list[str]) -
     flow = bench.flow(**listening(project=f"@project({project})" if project else ""))
     result = bench.deploy(flow, "--config-value", "project", config, *flags.split())
     listened = [name for sensor in bench.sensors.values() for name in sensor.event_names]
-    if answer.startswith("refused"):
+    if answer.startswith("rejected"):
         assert (result.status, listened) == (1, [])
     else:
         name, *warning = answer.split(", with a warning")
@@ -249,6 +249,9 @@ def template(node: ast.AST) -> str:
         return node.value
     if isinstance(node, ast.JoinedStr):
         return "".join(map(template, node.values))
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "_must_be":
+        what, expected, _ = map(template, node.args)
+        return f"{what} must be {expected}, not …."
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return template(node.left) + template(node.right)
     return "…"

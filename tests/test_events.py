@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import Workbench, has_traceback
-from flows import CONFIG, PROJECT, listening
+from conftest import VERSION, Webhook, Workbench, has_traceback
+from flows import CONFIG, PROJECT, config, listening, publishing
 
 PROD_BAR = '@project(name="foo", branch="bar", production=True)'
 TEST_BAR = '@project(name="foo", branch="bar")'
@@ -21,6 +21,17 @@ class other(FlowMutator):
     def pre_mutate(self, flow):
         flow.add_decorator(project, deco_kwargs={"name": "foo", "branch": "bar"})
         flow.add_parameter("count", Parameter("count", default=1))
+
+"""
+AGAIN = """
+from metaflow import flowspec
+
+class again(FlowMutator):
+    def pre_mutate(self, flow):
+        items = getattr(flowspec, "FlowStateItems", None) or flowspec._FlowState
+        mutators = flow._flow_cls._flow_state[items.FLOW_MUTATORS]
+        if mutators[-1] is not self:
+            mutators.append(self)
 
 """
 # What a plain @trigger says, and all that says the same. Last is what @trigger itself would
@@ -149,8 +160,92 @@ def test_a_decorator_with_a_config_on_a_base_class_refuses_what_is_no_mapping(
     )
     result = bench.run(flow, "--config-value", "project", "[1]", "show")
     assert result.status == 1
-    assert "The config 'project' is a mapping" in result.message
+    assert "The config 'project' must be a mapping" in result.message
     assert not has_traceback(result.output)
+    assert bench.listened(flow) == ["foo.user.alice.food"]
+
+
+@pytest.mark.parametrize("value", ["[1]", "5"])
+def test_a_config_in_a_subclass_of_the_decorated_class_rejects_what_is_no_mapping(
+    bench: Workbench, value: str
+) -> None:
+    bench.flow(
+        "BaseFlow",
+        above=LISTENER,
+        body="def __init_subclass__(cls, **_):\n    cls.mark = 'theirs'",
+    )
+    bench.flow("MiddleFlow", above="from BaseFlow import BaseFlow", base="BaseFlow")
+    flow = bench.flow(
+        above=f"from MiddleFlow import MiddleFlow\n{PROJECT}",
+        base="MiddleFlow",
+        body=CONFIG,
+        start="print(self.mark)",
+    )
+    result = bench.run(flow, "--config-value", "project", value, "show")
+    assert result.status == 1
+    assert f"The config 'project' must be a mapping, not {value}." in result.message
+    assert not has_traceback(result.output)
+    assert bench.listened(flow, *config(branch="bar")) == ["foo.test.bar.food"]
+    assert "theirs\n" in bench.run_locally(flow).stdout
+
+
+@pytest.mark.parametrize("above", ["@other\n", "", "@again\n"])
+def test_a_decorator_on_a_grandparent_counts_once(bench: Workbench, above: str) -> None:
+    """Metaflow up to 2.19.9 lists its instance twice."""
+    bench.flow("BaseFlow", above=LISTENER)
+    bench.flow("MiddleFlow", above="from BaseFlow import BaseFlow", base="BaseFlow")
+    flow = bench.flow(
+        above=f"{OTHER_MUTATOR}{AGAIN}from MiddleFlow import MiddleFlow\n{above}{PROJECT}",
+        base="MiddleFlow",
+        body=CONFIG,
+    )
+    assert bench.listened(flow, *config(branch="bar")) == ["foo.test.bar.food"]
+
+
+OVERRIDE = """
+class overriding(FlowMutator):
+    def pre_mutate(self, flow):
+        {how}
+
+"""
+BY_NAME = 'flow.add_decorator("project", deco_kwargs={"name": "foo", "branch": "bar"})'
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("how", "namespace"),
+    [
+        (
+            'flow.add_decorator(project, deco_kwargs={"name": "foo", "branch": "bar"}, '
+            "duplicates=flow.OVERRIDE)",
+            "foo.test.bar",
+        ),
+        (
+            'flow.add_decorator("project:name=foo,production=true", duplicates=flow.OVERRIDE)',
+            "foo.prod",
+        ),
+        (f'flow.remove_decorator("project")\n        {BY_NAME}', "foo.user.alice"),
+    ],
+)
+def test_a_project_that_another_mutator_puts_in_place_counts_as_for_a_publisher(
+    bench: Workbench, webhook: Webhook, how: str, namespace: str, order: int
+) -> None:
+    if VERSION == (2, 16, 6) and "OVERRIDE" in how:
+        pytest.skip("OVERRIDE is an internal error in this Metaflow")
+    decorators = ["@overriding", '@project(name="other", branch="other")']
+    publisher = bench.flow(
+        "PublisherFlow",
+        above=OVERRIDE.format(how=how) + "\n".join(decorators),
+        start=publishing('"food"'),
+    )
+    assert bench.run_locally(publisher).status == 0
+    decorators.insert(order, LISTENER)
+    flow = bench.flow(above=OVERRIDE.format(how=how) + "\n".join(decorators), body=CONFIG)
+    assert bench.listened(flow) == webhook.names == [f"{namespace}.food"]
+
+
+def test_two_mutators_that_both_want_to_be_last_come_to_an_end(bench: Workbench) -> None:
+    flow = bench.flow(above=f"{AGAIN}{LISTENER}\n@again\n{PROJECT}", body=CONFIG)
     assert bench.listened(flow) == ["foo.user.alice.food"]
 
 
@@ -186,6 +281,42 @@ def test_a_name_beside_a_function_warns_once(bench: Workbench) -> None:
 
 
 def test_a_config_may_have_a_parser_that_is_named_by_a_text(bench: Workbench) -> None:
-    config = 'Config("project", parser="json.loads", default_value={"branch": "bar"})'
-    flow = bench.flow(**listening(config=f"project = {config}"))
+    text = 'Config("project", parser="json.loads", default_value={"branch": "bar"})'
+    flow = bench.flow(**listening(config=f"project = {text}"))
     assert bench.listened(flow) == ["foo.test.bar.food"]
+
+
+IGNORES_CASE = """
+import collections
+
+class ignoring_case(collections.UserDict):
+    def __contains__(self, key):
+        return key.lower() in (each.lower() for each in self.data)
+    def __getitem__(self, key):
+        return {each.lower(): value for each, value in self.data.items()}[key.lower()]
+
+def parse(text):
+    return ignoring_case(Branch=text)
+
+"""
+
+
+def test_a_config_may_be_a_mapping_that_ignores_case(bench: Workbench) -> None:
+    parts = listening(config='project = Config("project", parser=parse, default_value="bar")')
+    flow = bench.flow(**{**parts, "above": IGNORES_CASE + parts["above"]})
+    result = bench.deploy(flow)
+    assert result.status == 0, result.output
+    assert "warning" not in result.stderr
+    (sensor,) = bench.sensors.values()
+    assert sensor.event_names == ["foo.test.bar.food"]
+    # A task reads the config from the code package, where it is a dict.
+    assert bench.run_locally(flow).status == 0
+
+
+@pytest.mark.parametrize(
+    "timing", ['"0 0 * * *"', '"*/5 9-17 1,15 jan-Mar MON-fri"', '"0 0 * * *", "timezone": "UTC"']
+)
+def test_a_reset_that_argo_takes_passes(bench: Workbench, timing: str) -> None:
+    options = f'options={{"reset_at": {{"cron": {timing}}}}}'
+    flow = bench.flow(**listening(f'events=("food", "drink"), {options}'))
+    assert bench.run(flow, "show").status == 0

@@ -46,25 +46,58 @@ def test_characters_that_names_cannot_have_go_with_a_warning(
 @pytest.mark.parametrize(
     ("event", "arguments", "message"),
     [
-        ("food", {"project": ""}, "A project's name is text, and '' is not."),
-        ("food", {"project": "Foo"}, '@project does not take the name "Foo"'),
-        ("food", {"project": "2fast", "production": True}, "would never hear '2fast.prod.food'"),
-        ("", {"project": "foo"}, "The name of an event is empty: ''."),
-        (5, {"project": "foo"}, "The name of an event is text, and 5 is not."),
-        ("food", {"project": "foo", "production": "yes"}, "and 'yes' is neither"),
-        ("food", {"project": "foo", "branch": ""}, "A branch is text, and '' is not."),
+        (
+            "food",
+            {"project": ""},
+            "The project's name must be text, for example \"my_project\", not ''.",
+        ),
+        ("food", {"project": "Foo"}, "@project rejects name='Foo'"),
+        (
+            "food",
+            {"project": "2fast", "production": True},
+            "Argo Events never hears '2fast.prod.food'",
+        ),
+        (
+            "",
+            {"project": "foo"},
+            "An event's name must be text with letters, for example \"food\", not ''.",
+        ),
+        (5, {"project": "foo"}, 'for example "food", not 5.'),
+        (
+            "food",
+            {"project": "foo", "production": "yes"},
+            "production must be true or false, without quotes, not 'yes'.",
+        ),
+        (
+            "food",
+            {"project": "foo", "branch": ""},
+            "The branch must be text, for example \"my_branch\", not ''.",
+        ),
         (
             "food",
             {"project": "foo", "branch": "a", "user": "jane"},
-            "user='jane' names a user's branch, and branch='a' names another. Give one of them.",
+            "user= must be given without branch= and production=.",
         ),
         (
             "food",
             {"project": "foo", "production": True, "user": "jane"},
-            "user='jane' names a user's branch, and production=True names another.",
+            "user= must be given without branch= and production=.",
         ),
-        ("food", {"project": "foo", "user": ""}, "A user's name is text, and '' is none."),
-        ("food", {}, "No flow with a project is running here"),
+        (
+            "food",
+            {"project": "foo", "user": ""},
+            "user must be text, for example \"jane\", not ''.",
+        ),
+        *(
+            (
+                "food",
+                {"project": "foo", "user": user},
+                f"The user's name must have a letter (a to z), digit or underscore, not {user!r}.",
+            )
+            for user in ("李", "..-", "é@")
+        ),
+        ("food", {"project": "foo", "user": " "}, "digit or underscore, not ' '."),
+        ("food", {}, "No flow with a project is running."),
     ],
 )
 def test_what_could_not_be_heard_has_no_name(
@@ -78,10 +111,10 @@ def test_what_could_not_be_heard_has_no_name(
 @pytest.mark.parametrize(
     ("event", "namespace", "message"),
     [
-        ("foo.prod.bar.food", {"branch": "bar", "production": True}, "Write 'food'."),
-        ("foo.user.janex.com.food", {"user": "jane@x.com"}, "Write 'food'."),
-        ("foo.prod.bar.food", {"branch": "bar"}, "would become 'foo.test.bar.foo.prod.bar.food'"),
-        ("mfns.foo.user.jane.food", {"production": True}, "Write the part behind it."),
+        ("foo.prod.bar.food", {"branch": "bar", "production": True}, "has a namespace already."),
+        ("foo.user.janex.com.food", {"user": "jane@x.com"}, "Write what follows it."),
+        ("foo.prod.bar.food", {"branch": "bar"}, "The event 'foo.prod.bar.food' has a"),
+        ("mfns.foo.user.jane.food", {"production": True}, "has a namespace already."),
     ],
 )
 def test_an_event_with_a_namespace_of_its_project_gets_no_other(

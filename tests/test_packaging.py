@@ -114,26 +114,14 @@ def test_the_source_distribution_has_the_whole_project(project: Path) -> None:
     assert own - files == set()
 
 
-def test_the_wheel_has_the_module_its_types_and_the_rehearsal(project: Path) -> None:
+def test_the_wheel_has_the_module_and_the_rehearsal(project: Path) -> None:
     with zipfile.ZipFile(built(project, "*.whl")) as archive:
         files = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert files == {
-        "namespaced_trigger/__init__.py",
-        "namespaced_trigger/py.typed",
+        "namespaced_trigger.py",
         "rehearsal/py.typed",
         *(f"rehearsal/{path.name}" for path in (ROOT / "rehearsal").glob("*.py")),
     }
-
-
-def test_a_project_without_symbolic_links_installs_the_module(tmp_path: Path) -> None:
-    copy_project(tmp_path / "project")
-    link = tmp_path / "project" / "installed" / "namespaced_trigger" / "__init__.py"
-    target = "../../namespaced_trigger.py"  # what pip makes of the link in a ZIP file
-    link.unlink()
-    link.write_text(target)
-    new_environment(tmp_path / "environment", tmp_path / "project")
-    module = site_packages(tmp_path / "environment") / "namespaced_trigger" / "__init__.py"
-    assert module.read_bytes() == (ROOT / "namespaced_trigger.py").read_bytes()
 
 
 def modules(bench: Workbench) -> Iterator[bytes]:
@@ -142,7 +130,7 @@ def modules(bench: Workbench) -> Iterator[bytes]:
         if package.startswith(GZIP):
             with tarfile.open(fileobj=io.BytesIO(package)) as archive:
                 for name in archive.getnames():
-                    if name.endswith(("namespaced_trigger.py", "namespaced_trigger/__init__.py")):
+                    if name.endswith("namespaced_trigger.py"):
                         file = archive.extractfile(name)
                         assert file is not None
                         yield file.read()
@@ -187,19 +175,38 @@ def test_a_flow_of_the_installed_library_is_rehearsed(
     assert result.status == 0, result.output
     (log,) = (tmp_path / "logs").glob("*/start-0.txt")
     printed = log.read_text()
-    assert "/.mf_code/namespaced_trigger/" in printed
+    assert "/.mf_code/namespaced_trigger.py" in printed
     assert "/.mf_code/own_decorators/" in printed
 
 
-def test_a_consumer_of_the_wheel_is_type_checked(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_the_flow_of_a_user_is_type_checked(
+    request: pytest.FixtureRequest, tmp_path: Path, is_beside: bool
+) -> None:
     consumer = shutil.copy(ROOT / "tests" / "typed_consumer.py", tmp_path)
     configuration = tmp_path / "mypy.ini"
-    configuration.write_text(
+    text = (
         "[mypy]\nstrict = true\ndisallow_subclassing_any = false\n"
         "[mypy-metaflow.*]\nignore_missing_imports = true\nfollow_imports = skip\n"
     )
+    if is_beside:
+        shutil.copy(ROOT / "namespaced_trigger.py", tmp_path)
+    else:  # a module alone cannot say that it has types (PEP 561)
+        text += "[mypy-namespaced_trigger]\nfollow_untyped_imports = true\n"
+    configuration.write_text(text)
+    installed = request.getfixturevalue("installed")
     mypy = ("-m", "mypy", "--config-file", configuration, "--python-executable", installed)
     python(tmp_path, *mypy, consumer)
+
+
+def test_strict_type_checking_of_a_flow_finds_nothing_inside_the_module(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "namespaced_trigger.py", tmp_path)
+    flow = tmp_path / "flow.py"
+    flow.write_text(
+        "from namespaced_trigger import namespaced_trigger\n\n"
+        'namespaced_trigger.raise_event("food", project="foo", user="jane")\n'
+    )
+    python(tmp_path, "-m", "mypy", "--strict", flow)
 
 
 def test_a_rehearsal_without_what_a_deployment_needs_says_what_to_install(tmp_path: Path) -> None:

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from conftest import Result, Webhook, Workbench
 from flows import CONFIG, PROJECT, config, listening, publishing
 
 # A pod publishes in the branch of the owner; whose login it has does not matter.
+NO_URL = (
+    "METAFLOW_ARGO_EVENTS_WEBHOOK_URL must be an http or https URL with a host and without a "
+    "password, not"
+)
 DEPLOYED = {"ARGO_WORKFLOW_TEMPLATE": "foo.prod.bar.demoflow", "METAFLOW_OWNER": "jane"}
 SCRIPT = """
+import collections
 from namespaced_trigger import NamespacedTriggerException, namespaced_trigger
+class failing(collections.UserDict):
+    def __init__(self):
+        self.data = dict(a=1)
+    def __getitem__(self, key):
+        raise OSError("no")
 def deep(levels):
     value = []
     for _ in range(levels):
@@ -55,8 +67,7 @@ def test_a_safe_publication_happens_in_a_deployed_workflow_only(
     assert result.status == 0, result.output
     assert "id: None" in result.stdout
     assert (
-        "Event 'foo.user.alice.food' was not published: this run is not a deployed workflow, and "
-        "safe_publish=True publishes in those only."
+        "Event 'foo.user.alice.food' was not published: safe_publish=True, and this is a local run."
     ) in result.output
     assert webhook.requests == []
 
@@ -84,24 +95,24 @@ def test_a_failed_publication_is_told_and_the_step_goes_on(
         (404, "HTTP Error 404: Not Found"),
         (500, "HTTP Error 500: Internal Server Error"),
         (302, "HTTP Error 302: Found, redirected to /login"),
+        (307, "HTTP Error 307: Temporary Redirect, redirected to /login"),
+        (308, "HTTP Error 308: Permanent Redirect, redirected to /login"),
         ("cut off", "Remote end closed connection without response"),
         ("cut off in the status", "HTTP/1.1 2"),
         ("refused", "<urlopen error [Errno 111] Connection refused>"),
-        ("no webhook", "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set"),
-        (
-            "http://[webhook",
-            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is 'http://[webhook', which has no host",
+        ("no webhook", f"{NO_URL} ''."),
+        *(
+            (url, f"{NO_URL} {url!r}.")
+            for url in (
+                "http://[webhook",
+                "http://webhook:a/",
+                "webhook:12000",
+                "file:///etc/webhook",
+                "ftp://webhook/",
+                "htp://webhook/",
+            )
         ),
-        (
-            "http://webhook:a/",
-            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is 'http://webhook:a/', which has no host",
-        ),
-        ("webhook:12000", "METAFLOW_ARGO_EVENTS_WEBHOOK_URL is 'webhook:12000', which has no host"),
-        (
-            "http://user:secret@webhook/",
-            "METAFLOW_ARGO_EVENTS_WEBHOOK_URL has a user's name or password in it, which Metaflow "
-            "cannot send; METAFLOW_SERVICE_HEADERS can carry them",
-        ),
+        ("http://user:secret@webhook/", f"{NO_URL} 'http://...@webhook/'."),
     ],
 )
 def test_an_event_that_is_not_accepted_is_told_with_the_host_and_the_reason(
@@ -176,12 +187,108 @@ def test_a_flow_publishes_in_another_namespace_that_it_names(
     assert webhook.names == ["foo.test.bar.food", "other.prod.food", "other.test.bar.food"]
 
 
+@pytest.mark.parametrize("variables", [{}, DEPLOYED])
+def test_a_script_publishes_in_the_branch_of_a_user_that_it_names(
+    bench: Workbench, webhook: Webhook, variables: dict[str, str]
+) -> None:
+    bench.variables.update(variables)
+    publish_from_a_script(bench, '"food", project="foo", user="bob"')
+    assert webhook.names == ["foo.user.bob.food"]
+
+
+def test_another_process_of_a_deployed_workflow_names_its_branch(
+    bench: Workbench, webhook: Webhook
+) -> None:
+    bench.variables.update(DEPLOYED)
+    result = publish_from_a_script(bench, '"food", project="foo"')
+    assert result.status == 1
+    assert (
+        "The branch of 'foo' is not known in this process of a deployed workflow. Give branch=, "
+        "production= or user= as well."
+    ) in result.stderr
+    assert webhook.requests == []
+    publish_from_a_script(bench, '"food", project="foo", production=True')
+    assert webhook.names == ["foo.prod.food"]
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_an_event_that_metaflow_does_not_try_to_send_is_not_published(
+    bench: Workbench, webhook: Webhook, count: str
+) -> None:
+    bench.variables["METAFLOW_SERVICE_RETRY_COUNT"] = count
+    result = publish_from_a_script(bench, '"food", project="foo", user="a", ignore_errors=False')
+    assert result.status == 1
+    assert "METAFLOW_SERVICE_RETRY_COUNT must be at least 1." in result.stderr
+    assert webhook.requests == []
+
+
+def test_blanks_around_the_url_do_not_count(bench: Workbench, webhook: Webhook) -> None:
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = f"  {webhook.url} \n"
+    publish_from_a_script(bench, '"food", project="foo", user="a"')
+    assert webhook.names == ["foo.user.a.food"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({"Authorization": "Bearer secret\n"}, "Authorization"),
+        ({"X Y": "secret"}, "X Y"),
+        ({"X": "secret\N{SNOWMAN}"}, "X"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_named_without_their_values(
+    bench: Workbench, webhook: Webhook, headers: dict[str, str], key: str
+) -> None:
+    bench.variables["METAFLOW_SERVICE_HEADERS"] = json.dumps(headers)
+    bench.variables["METAFLOW_ARGO_EVENTS_WEBHOOK_AUTH"] = "service"
+    result = publish_from_a_script(bench, '"food", project="foo", user="a"')
+    assert (
+        "The keys and values of METAFLOW_SERVICE_HEADERS must be text of one line, not those of "
+        f"{key!r}."
+    ) in result.stderr
+    assert "secret" not in result.stderr
+    assert webhook.requests == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "urllib.request.install_opener(urllib.request.build_opener())",
+        "urllib.request.install_opener("
+        "types.SimpleNamespace(open=urllib.request.build_opener().open))",
+        "sys.stderr.close()",
+        "sys.stderr = None",
+    ],
+)
+def test_what_a_process_did_to_its_own_opener_or_stderr_does_not_count(
+    bench: Workbench, webhook: Webhook, before: str
+) -> None:
+    publication = publishing('"f ood", dict(a="$x"), project="foo", user="a"')
+    script = SCRIPT.format(call=publication).replace("print(", f"{before}\nprint(")
+    result = bench.script(f"import sys, types, urllib.request\n{script}")
+    assert result.stdout == f"id: {webhook.requests[0]['payload']['id']}\n", result.stderr
+    assert webhook.names == ["foo.user.a.food"]
+
+
+def test_a_payload_may_change_while_it_is_read(bench: Workbench, webhook: Webhook) -> None:
+    result = bench.script(
+        SCRIPT.format(call="None")
+        + """
+class changing(collections.UserDict):
+    def items(self):
+        yield "a", self.data.pop("a")
+payload = changing(a=[1])
+print("id:", namespaced_trigger.raise_event("food", payload, project="foo", user="a"))
+"""
+    )
+    assert webhook.requests[0]["payload"]["a"] == [1], result.output
+
+
 def test_a_script_without_a_namespace_publishes_nothing(bench: Workbench, webhook: Webhook) -> None:
     result = publish_from_a_script(bench, '"food"')
     assert result.status == 1
     assert (
-        'outside of a flow, give project="my_project" with branch="my_branch", production=True '
-        "or both."
+        'outside of a flow, give project="my_project" with branch="my_branch" or production=True.'
     ) in result.stderr
     assert webhook.requests == []
 
@@ -191,15 +298,22 @@ def test_a_script_without_a_namespace_publishes_nothing(bench: Workbench, webhoo
     [
         (
             '{"a": "x" * 99_992}',
-            "the payload of 'foo.prod.food' has 100,001 bytes. One of more than 128 KiB cannot "
-            "reach the pod; put the data into a file, and its path into the payload.",
+            "the payload has 100,001 bytes, and more than 128 KiB cannot reach a pod. Put the data "
+            "into a file, and its path into the payload.",
         ),
         (
             '{"a": [{"b": 2**53 + 1, "c": 2**53}]}',
-            "the payload of 'foo.prod.food' has the integer 9007199254740993, which arrives "
-            "rounded (Argo Events keeps 53 bits). Send it as text.",
+            'payload["a"][0]["b"] is 9007199254740993, which arrives rounded. Send it as text.',
         ),
-        ('{"a": -(2**53) - 1}', "the integer -9007199254740993, which arrives rounded"),
+        ('{"a": -(2**53) - 1}', 'payload["a"] is -9007199254740993, which arrives rounded'),
+        *(
+            (
+                repr({"a": [text, text]}),
+                "payload[\"a\"][1] has a '$' or a backtick. If a listener maps it to a parameter, "
+                "a shell in its pod runs it as a command.",
+            )
+            for text in ("$HOME", "${HOME}", "$(echo pwned)", "`echo pwned`", "$1", "\\\\$x")
+        ),
     ],
 )
 def test_a_payload_that_arrives_changed_warns(
@@ -223,7 +337,7 @@ def test_a_nested_payload_is_sent_or_refused(bench: Workbench, webhook: Webhook)
     outcomes = result.stdout.splitlines()[1:]
     assert len(outcomes) == 3
     assert len(webhook.requests) == outcomes.count("True")
-    assert all(each == "True" or "cannot be sent: " in each for each in outcomes)
+    assert all(each == "True" or "cannot be sent (" in each for each in outcomes)
 
 
 @pytest.mark.parametrize(
@@ -241,12 +355,24 @@ def test_a_publisher_whose_config_names_another_branch_is_warned(
     result = publish(bench, '"food"', *config(**values))
     assert webhook.names == ["foo.user.alice.food"]
     assert (
-        f"Namespaced trigger warning: the config 'project' names {meant}, and this flow publishes "
-        "in foo.user.alice: the config sets the branch of a flow with @namespaced_trigger only. "
-        f"Deploy this one with {flags}.\n"
+        f"Namespaced trigger warning: the config 'project' names {meant}, but sets the branch of "
+        "flows with @namespaced_trigger only: this one publishes in foo.user.alice. Deploy it with "
+        f"{flags}.\n"
     ) in result.output
     result = publish(bench, '"food"', *config(**values), *flags.split())
     assert webhook.names[1:] == [f"{meant}.food"]
+    assert "warning" not in result.output
+
+
+def test_a_listener_that_publishes_is_not_warned_of_its_own_config(
+    bench: Workbench, webhook: Webhook
+) -> None:
+    flow = bench.flow(
+        **listening('event="drink"', project='@project(name="foo", branch="st")'),
+        start=publishing('"food"'),
+    )
+    result = bench.run_locally(flow, *config(production=True))
+    assert webhook.names == ["foo.prod.st.food"]
     assert "warning" not in result.output
 
 
@@ -259,7 +385,14 @@ def test_a_publisher_whose_config_names_no_branch_is_not_warned(
     assert "warning" not in result.output
 
 
-@pytest.mark.parametrize("payload", ['{"a": "x" * 99_991}', '{"a": [2**53, -(2**53), 0.5]}'])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"a": "x" * 99_991}',
+        '{"a": [2**53, -(2**53), 0.5, 2**60, True, None, (1,)]}',
+        '{"a": "5 $, $ 5, 100 % $"}',
+    ],
+)
 def test_a_payload_that_arrives_as_it_is_does_not_warn(
     bench: Workbench, webhook: Webhook, payload: str
 ) -> None:
@@ -271,7 +404,7 @@ def test_a_payload_that_arrives_as_it_is_does_not_warn(
 def test_a_flow_without_a_project_publishes_nothing(bench: Workbench, webhook: Webhook) -> None:
     result = publish(bench, '"food"', project="")
     assert result.status == 1
-    assert "No flow with a project is running here" in result.output
+    assert "No flow with a project is running." in result.output
     assert webhook.requests == []
 
 
@@ -281,33 +414,35 @@ def test_a_name_that_argo_never_hears_is_refused_at_publication(
 ) -> None:
     result = publish(bench, '"food"', project=f'@project(name="{project}")')
     assert result.status == 1
-    assert f"Argo Events would never hear '{project}.user.alice.food'" in result.output
+    assert f"Argo Events never hears '{project}.user.alice.food'" in result.output
     assert webhook.requests == []
 
 
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        ("[1]", "The payload is a dict with text keys, and [1] is not."),
-        ("{1: 2}", "The payload is a dict with text keys, and {1: 2} is not."),
-        ("{'a': [{None: 2}]}", "The payload is a dict with text keys, and {None: 2} is not."),
+        ("[1]", 'The payload must be a dict, for example {"path": "s3://bucket/key"}, not [1].'),
+        ("{1: 2}", "A key of payload must be text that is valid Unicode, not 1."),
+        ("{'a': [{None: 2}]}", 'A key of payload["a"][0] must be text that is valid Unicode'),
+        ('{"b": [0, float("nan")]}', 'payload["b"][1] must be finite, not nan.'),
         (
-            '{"a": float("nan")}',
-            "The payload of 'foo.user.alice.food' cannot be sent: Out of range float values are "
-            "not JSON compliant",
+            '{"a": {1}}',
+            'payload["a"] must be text, a number, true, false, null, a list or a dict, not {1}.',
         ),
-        ('{"a": {1}}', "cannot be sent: Object of type set is not JSON serializable."),
-        ("(lambda d: d.update(a=d) or d)({})", "cannot be sent: Circular reference detected."),
-        ('{"a": 10**400}', "cannot be sent: int too large to convert to float."),
-        ('{"a": 10**5000}', "cannot be sent: "),
-        ('{"a": deep(100_000)}', "cannot be sent: maximum recursion depth exceeded"),
+        ("(lambda d: d.update(a=d) or d)({})", "cannot be sent (RecursionError: maximum"),
+        ('{"a": 10**400}', 'payload["a"] must fit a 64-bit float.'),
+        ('{"a": 10**5000}', 'payload["a"] must fit a 64-bit float.'),
+        ('{"a": deep(100_000)}', "cannot be sent (RecursionError: maximum recursion depth"),
+        ("{'a': '\\ud800'}", 'payload["a"] must be text that is valid Unicode, not'),
+        ("{'\\udfff': 1}", "A key of payload must be text that is valid Unicode, not"),
+        ("failing()", "The payload cannot be sent (OSError: no)."),
         *(
             (
                 repr({key: "x"}),
-                f"The payload has the key {key!r}, which would replace the event's own. Rename it, "
+                f"The payload must not have the key {key!r}, which is the event's own. Rename it, "
                 f'for example to "my_{key}".',
             )
-            for key in ("name", "timestamp", "utc_date", "generated-by-metaflow")
+            for key in ("name", "id", "timestamp", "utc_date", "generated-by-metaflow")
         ),
     ],
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from conftest import VERSION, Result, Workbench, has_traceback
-from flows import CONFIG, PROJECT
+from flows import CONFIG, PROJECT, TWO_STEPS
 from metaflow.user_decorators.mutable_flow import MutableFlow
 
 MUTATOR = """
@@ -17,12 +17,49 @@ class other(FlowMutator):
 ADD_TRIGGER = MUTATOR.format(
     method="pre_mutate", action='flow.add_decorator(trigger, deco_kwargs={"event": "drink"})'
 ).strip()
+ADD_TRIGGER_BY_THE_INSTANCE = (
+    MUTATOR.format(
+        method="__init__",
+        action="""super().__init__(*_)
+        self.pre_mutate = lambda flow: flow.add_decorator(trigger, deco_kwargs={"event": "drink"})
+""",
+    )
+    .replace("(self, flow)", "(self, *_)")
+    .strip()
+)
+REPLACE_TRIGGER = """{}
+        mutable.flow.add_decorator(
+            trigger, deco_kwargs={{"event": "drink"}}, duplicates=mutable.flow.OVERRIDE
+        )"""
 OTHER_BRANCH = MUTATOR.format(
     method="mutate", action='current._update_env({"branch_name": "test.other"})'
 ).strip()
-EXAMPLE = """--config-value project '{"branch": "bar", "production": true}'"""
-EVENTS = '@namespaced_trigger(events=["food", "drink"])'
-EITHER = f'Write @namespaced_trigger(event="food") or {EVENTS}.'
+EXAMPLE = """Write --config-value project '{"branch": "bar", "production": true}'"""
+EITHER = 'Write @namespaced_trigger(event="food") or @namespaced_trigger(events=["food", "drink"])'
+ONE_TRIGGER = (
+    "beside @namespaced_trigger, and Argo keeps one trigger for a flow. Name all events in one "
+    "@namespaced_trigger."
+)
+IN_THE_CONFIG = (
+    "must be left out: a flow with @namespaced_trigger takes its branch from its config."
+)
+AN_EVENT = (
+    'An event must be "food", a function, or a dict with the keys name, parameters, project, '
+    "project_branch, not"
+)
+A_MAPPING = (
+    'parameters must be {"flow_parameter": "payload_key"} or ["name_of_both"] (letters, digits, '
+    "_), not"
+)
+CRON = "cron must be five valid fields (minute, hour, day, month, weekday), not"
+ON_THE_STEP = """
+class on_the_step(StepMutator):
+    def pre_mutate(self, mutable):
+        {action}
+
+    def mutate(self, mutable):
+        pass
+""".strip()
 
 
 @dataclass
@@ -34,6 +71,7 @@ class Mistake:
     above: str = ""
     project: str = PROJECT
     config: str = CONFIG
+    start: str = ""
     value: str | None = None
     flags: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
@@ -41,320 +79,417 @@ class Mistake:
 
 MISTAKES = {
     "no name anywhere": Mistake(
-        "This flow has no project, so its events would not be kept apart. Put "
-        '@project(name="my_project") on the flow, or a name into the config: --config-value '
-        """project '{"branch": "bar", "name": "my_project"}'""",
+        'This flow has no project. Put @project(name="my_project") on it, or a name into its '
+        """config. Write --config-value project '{"branch": "bar", "name": "my_project"}'""",
         project="",
         value='{"branch": "bar"}',
     ),
     "neither event nor events": Mistake(
-        f"@namespaced_trigger takes exactly one of event and events, and got neither. {EITHER}",
+        f"@namespaced_trigger needs exactly one of event and events, not neither. {EITHER}.",
         arguments="",
     ),
     "both event and events": Mistake(
-        "@namespaced_trigger takes exactly one of event and events, and got event='food' and "
-        f"events=['drink']. {EITHER}",
+        f"@namespaced_trigger needs exactly one of event and events, not both. {EITHER}.",
         arguments='event="food", events=["drink"]',
     ),
     "no events": Mistake(
-        f"events is a list, and [] is not one with an event in it. {EITHER}", arguments="events=[]"
+        'events must be a list such as ["food", "drink"], not [].', arguments="events=[]"
     ),
     "an empty name": Mistake(
-        'The name of an event is empty: \'\'. Use letters, digits, "_", "-" and ".", for '
-        'example "food".',
+        "An event's name must be text with letters, for example \"food\", not ''.",
         arguments='event=""',
     ),
     "a name of nothing but other characters": Mistake(
-        "The name of an event is empty: 'é!'. Use letters", arguments='event="é!"'
+        "for example \"food\", not 'é!'.", arguments='event="é!"'
+    ),
+    "a name of nothing but dots": Mistake(
+        "for example \"food\", not '..'.", arguments='event=".."'
+    ),
+    "asterisks in a name": Mistake(
+        "for example \"food\", not '\N{ASTERISK OPERATOR}\N{ASTERISK OPERATOR}'.",
+        arguments='event="**"',
     ),
     "a config that is a list": Mistake(
-        "The config 'project' is a mapping with the keys name, branch and production, and [1] is "
-        f"not. Write, for example, {EXAMPLE}",
-        value="[1]",
+        f"The config 'project' must be a mapping, not [1]. {EXAMPLE}", value="[1]"
     ),
     "a config that is a text": Mistake(
-        f"branch and production, and 'bar' is not. Write, for example, {EXAMPLE}", value='"bar"'
+        f"The config 'project' must be a mapping, not 'bar'. {EXAMPLE}", value='"bar"'
+    ),
+    "a plain config that is a list": Mistake(
+        "The config 'project' must be a mapping, not [1].",
+        config='project = Config("project", plain=True)',
+        value="[1]",
+    ),
+    "a plain config that is a number": Mistake(
+        "The config 'project' must be a mapping, not 5.",
+        config='project = Config("project", plain=True)',
+        value="5",
+    ),
+    "a plain config that a parser makes a list": Mistake(
+        "The config 'project' must be a mapping, not ['bar'].",
+        config='project = Config("project", plain=True, parser=str.split)',
+        value="bar",
     ),
     "a parsed config that is a list": Mistake(
-        "branch and production, and ['bar'] is not.",
+        "The config 'project' must be a mapping, not ['bar']. Set branch to 'bar', production to "
+        "True in it.",
         config='project = Config("project", parser=str.split)',
         value="bar",
     ),
+    "a parsed config with a tuple for a key": Mistake(
+        "The config 'project' cannot be read (TypeError: keys must be str",
+        config='project = Config("project", parser=lambda text: {(1, 2): 3})',
+        value="bar",
+    ),
     "a config that a named parser makes a list": Mistake(
-        "branch and production, and [1] is not.",
+        "The config 'project' must be a mapping, not [1].",
         config='project = Config("project", parser="json.loads")',
         value="[1]",
     ),
     "a config that is not JSON": Mistake(
-        "The config 'project' is not valid JSON (Expecting value: line 1 column 1 (char 0)): "
-        f"'bar'. Write, for example, {EXAMPLE}",
+        "The config 'project' cannot be read (JSONDecodeError: Expecting value: line 1 column 1 "
+        f"(char 0)), it is 'bar'. {EXAMPLE}",
         value="bar",
     ),
     "production as text": Mistake(
-        "production is either true or false, and 'false' is neither. Write true or false",
+        "production must be true or false, without quotes, not 'false'.",
         value='{"production": "false"}',
     ),
     "production as a number": Mistake(
-        "production is either true or false, and 1 is neither.", value='{"production": 1}'
+        "production must be true or false, without quotes, not 1.", value='{"production": 1}'
     ),
-    "a branch that @project does not take": Mistake(
-        '@project does not take the name "foo" with the branch "Feature-1": The branch name must '
-        'contain only lowercase alphanumeric characters and underscores. Write the name "foo" '
-        'with the branch "feature_1".',
+    "a branch that @project rejects": Mistake(
+        "@project rejects name='foo', branch='Feature-1': The branch name must contain only "
+        "lowercase alphanumeric characters and underscores. Write name='foo', branch='feature_1'.",
         value='{"branch": "Feature-1"}',
     ),
     "a branch that is too long": Mistake(
-        'Branch name is too long. The maximum is 128 characters. Write the name "foo" with the '
-        f'branch "{"b" * 128}".',
+        "Branch name is too long. The maximum is 128 characters. Write name='foo', "
+        f"branch='{'b' * 128}'.",
         value=f'{{"branch": "{"b" * 129}"}}',
     ),
     "a branch that is a number": Mistake(
-        'A branch is text, and 5 is not. Write, for example, "5", or leave it out.',
-        value='{"branch": 5}',
+        'The branch must be text, for example "my_branch", not 5.', value='{"branch": 5}'
     ),
-    "a name that @project does not take": Mistake(
-        '@project does not take the name "my-project": The @project name must contain only '
-        'lowercase alphanumeric characters and underscores. Write the name "my_project".',
+    "a name that @project rejects": Mistake(
+        "@project rejects name='my-project', branch=None: The @project name must contain only "
+        "lowercase alphanumeric characters and underscores. Write name='my_project', branch=None.",
         project='@project(name="my-project")',
     ),
     "a name that is a number": Mistake(
-        'A project\'s name is text, and 5 is not. Write, for example, "my_project".',
+        'The project\'s name must be text, for example "my_project", not 5.',
         project="@project(name=5)",
     ),
     "a name that begins with a digit": Mistake(
-        "Argo Events would never hear '2fast.user.alice.food': the name of an event must begin "
-        "with a letter, and the project '2fast' does not. Rename the project, for example to "
-        '"p2fast".',
+        "Argo Events never hears '2fast.user.alice.food': the project's name must begin with a "
+        'letter, for example "p2fast".',
         project='@project(name="2fast")',
     ),
     "a name that begins with an underscore": Mistake(
-        "Argo Events would never hear '_x.user.alice.food'", project='@project(name="_x")'
-    ),
-    "a slip in the config": Mistake(
-        "The config 'project' has the key 'prodution', which would be ignored. Write "
-        "'production', or choose a name that is less like it.",
-        value='{"prodution": true}',
-    ),
-    "a capital in the config": Mistake(
-        "The config 'project' has the key 'Branch'", value='{"Branch": "bar"}'
-    ),
-    "a transposition in the config": Mistake(
-        "The config 'project' has the key 'nmae'", value='{"nmae": "foo"}'
-    ),
-    "two letters left out in the config": Mistake(
-        "The config 'project' has the key 'brnc'", value='{"brnc": "bar"}'
+        "Argo Events never hears '_x.user.alice.food'", project='@project(name="_x")'
     ),
     "an expression without a value": Mistake(
-        "An argument of @project is a config expression that cannot be evaluated "
-        "(AttributeError: name). Give the config a value for it.",
+        "The config expression 'project.name' in @project failed (AttributeError: name). Give the "
+        "config a value for it.",
         project='@project(name=config_expr("project").name)',
     ),
+    "an unpacked expression without a value": Mistake(
+        "The config expression 'project.inner' in @project failed (AttributeError: inner).",
+        project='@project(**config_expr("project.inner"))',
+    ),
+    "an unpacked expression that is no mapping": Mistake(
+        "What is unpacked in @project must be a mapping, not 5.",
+        project='@project(**config_expr("project.inner"))',
+        value='{"inner": 5}',
+    ),
+    "an expression in a list": Mistake(
+        "The config expression 'project.missing' in @namespaced_trigger failed",
+        arguments='events=[{"name": config_expr("project").missing}]',
+    ),
     "@trigger": Mistake(
-        "This flow has @trigger beside @namespaced_trigger, and Argo keeps one trigger for a "
-        f"flow. Remove it, and name all events in one decorator: {EVENTS}.",
+        f"This flow has @trigger {ONE_TRIGGER}",
         project='@trigger(event="drink")\n@project(name="foo")',
     ),
     "@trigger_on_finish": Mistake(
-        "This flow has @trigger_on_finish beside @namespaced_trigger",
+        f"This flow has @trigger_on_finish {ONE_TRIGGER}",
         project='@trigger_on_finish(flow="Other")\n@project(name="foo")',
     ),
     "a second @namespaced_trigger": Mistake(
-        "This flow has a second @namespaced_trigger beside @namespaced_trigger",
+        f"This flow has a second @namespaced_trigger {ONE_TRIGGER}",
         project='@namespaced_trigger(event="drink")\n@project(name="foo")',
     ),
     "--branch": Mistake(
-        "--branch bar (or METAFLOW_BRANCH) is not what the config says, and the branch of a flow "
-        "with @namespaced_trigger is set in its config alone. Write this instead: "
-        """--config-value project '{"branch": "bar"}'""",
+        f"""--branch {IN_THE_CONFIG} Write --config-value project '{{"branch": "bar"}}'""",
         flags=("--branch", "bar"),
     ),
     "--production": Mistake(
-        "--production (or METAFLOW_PRODUCTION) is not what the config says, and the branch of a "
-        "flow with @namespaced_trigger is set in its config alone. Write this instead: "
-        """--config-value project '{"team": "it'"'"'s us", "branch": "bar", "production": true}'""",
-        value="""{"team": "it's us", "branch": "bar"}""",
+        f"--production {IN_THE_CONFIG} Write --config-value project "
+        """'{"branch": "it'"'"'s", "production": true}' Keep the config's other keys.""",
+        value="""{"team": "secret", "branch": "it's"}""",
         flags=("--production",),
     ),
     "both flags": Mistake(
-        "--branch bar --production (or METAFLOW_BRANCH, METAFLOW_PRODUCTION) is not what the "
-        f"config says, and the branch of a flow with @namespaced_trigger is set in its config "
-        f"alone. Write this instead: {EXAMPLE}",
+        f"--branch and --production {IN_THE_CONFIG} {EXAMPLE}",
         flags=("--branch", "bar", "--production"),
     ),
+    "a flag with a config that has its own parser": Mistake(
+        f"--branch {IN_THE_CONFIG} Set branch to 'bar' in it.",
+        config='project = Config("project", parser=lambda text: {}, default_value="")',
+        flags=("--branch", "bar"),
+    ),
     "an empty METAFLOW_BRANCH": Mistake(
-        "--branch (or METAFLOW_BRANCH) is ''. Leave it out: the branch of a flow with "
-        "@namespaced_trigger is set in its config alone.",
-        variables={"METAFLOW_BRANCH": ""},
+        f"METAFLOW_BRANCH {IN_THE_CONFIG}", variables={"METAFLOW_BRANCH": ""}
     ),
     "METAFLOW_BRANCH": Mistake(
-        """Write this instead: --config-value project '{"branch": "bar"}'""",
+        f"METAFLOW_BRANCH {IN_THE_CONFIG} "
+        """Write --config-value project '{"branch": "bar"}'""",
         value='{"branch": "baaz"}',
         variables={"METAFLOW_BRANCH": "bar"},
     ),
-    "METAFLOW_BRANCH without @project": Mistake(
-        """Write this instead: --config-value project '{"name": "foo", "branch": "bar"}'""",
-        project="",
-        value='{"name": "foo"}',
-        variables={"METAFLOW_BRANCH": "bar"},
+    "METAFLOW_FLOW_BRANCH": Mistake(
+        f"METAFLOW_FLOW_BRANCH {IN_THE_CONFIG}", variables={"METAFLOW_FLOW_BRANCH": "bar"}
     ),
-    "METAFLOW_PRODUCTION without @project": Mistake(
-        """Write this instead: --config-value project '{"name": "foo", "production": true}'""",
-        project="",
-        value='{"name": "foo"}',
-        variables={"METAFLOW_PRODUCTION": "True"},
-    ),
+    **{
+        f"{variable} without @project": Mistake(
+            f"{variable} {IN_THE_CONFIG} "
+            f"""Write --config-value project '{{"name": "foo", {advice}}}'""",
+            project="",
+            value='{"name": "foo"}',
+            variables={variable: value},
+        )
+        for variable, value, advice in (
+            ("METAFLOW_BRANCH", "bar", '"branch": "bar"'),
+            ("METAFLOW_FLOW_BRANCH", "bar", '"branch": "bar"'),
+            ("METAFLOW_PRODUCTION", "True", '"production": true'),
+            ("METAFLOW_FLOW_PRODUCTION", "1", '"production": true'),
+        )
+    },
     "METAFLOW_PRODUCTION": Mistake(
-        """Write this instead: --config-value project '{"production": true}'""",
+        f"METAFLOW_PRODUCTION {IN_THE_CONFIG} "
+        """Write --config-value project '{"production": true}'""",
         variables={"METAFLOW_PRODUCTION": "1"},
     ),
     "a flag without a Config": Mistake(
-        'Add project = Config("project", default_value={}) to the flow. Write this instead: '
-        """--config-value project '{"branch": "bar"}'""",
+        'Add project = Config("project", default_value={}) to the flow. '
+        """Write --config-value project '{"branch": "bar"}'""",
         config="",
         flags=("--branch", "bar"),
     ),
     "the same event twice": Mistake(
-        "Two events of this flow are the same, 'foo.user.alice.food' (one is 'food!'). Leave one "
-        "out, or rename it.",
+        "The flow must have the event 'foo.user.alice.food' only once.",
         arguments='events=["food", "food!"], show_warnings=False',
     ),
     "a decorator that changes the branch afterwards": Mistake(
-        "This flow listens in the namespace foo.user.alice, and @project made it foo.test.other: "
-        "another decorator changed @project afterwards. Set the branch in the config alone.",
+        "Another decorator changed @project to foo.test.other, and this flow listens in "
+        "foo.user.alice. Set the branch in the config alone.",
         above=OTHER_BRANCH,
         project='@other\n@project(name="foo")',
     ),
     "a @trigger that a decorator above adds": Mistake(
-        "This flow has @trigger beside @namespaced_trigger", above=f"{ADD_TRIGGER}\n@other"
+        f"This flow has @trigger {ONE_TRIGGER}", above=f"{ADD_TRIGGER}\n@other"
     ),
     "a @trigger that a decorator below adds": Mistake(
-        "This flow has @trigger beside @namespaced_trigger",
+        f"This flow has @trigger {ONE_TRIGGER}",
         above=ADD_TRIGGER,
         project='@other\n@project(name="foo")',
     ),
+    "a @trigger that a pre_mutate of the instance adds": Mistake(
+        f"This flow has @trigger {ONE_TRIGGER}",
+        above=ADD_TRIGGER_BY_THE_INSTANCE,
+        project='@other\n@project(name="foo")',
+    ),
+    **{
+        f"a step's mutator that {what} the trigger": Mistake(
+            f"This flow has another @trigger, or one that was removed, {ONE_TRIGGER}",
+            above=ON_THE_STEP.format(action=action),
+            start="@on_the_step",
+        )
+        for what, action in (
+            ("removes", 'mutable.flow.remove_decorator("trigger")'),
+            ("replaces", REPLACE_TRIGGER.format("pass")),
+            (
+                "removes and adds",
+                REPLACE_TRIGGER.format('mutable.flow.remove_decorator("trigger")'),
+            ),
+            (
+                "adds @trigger_on_finish to",
+                'mutable.flow.add_decorator(trigger_on_finish, deco_kwargs={"flow": "Other"})',
+            ),
+        )
+    },
     "a parser that fails": Mistake(
-        "The parser of the config 'project' failed with 'bar' (ZeroDivisionError: division by "
-        "zero). Correct the value, or the parser.",
+        "The config 'project' cannot be read (ZeroDivisionError: division by zero), it is 'bar'. "
+        "Set branch to 'bar', production to True in it.",
         config='project = Config("project", parser=lambda text: 1 / 0)',
         value="bar",
     ),
     "a parser that is not there": Mistake(
-        "The parser of the config 'project' failed with '{}' (ModuleNotFoundError: No module named "
-        "'nowhere').",
+        "The config 'project' cannot be read (ModuleNotFoundError: No module named 'nowhere'), it "
+        "is '{}'.",
         config='project = Config("project", parser="nowhere.loads")',
         value="{}",
     ),
-    "parameters as a text": Mistake(
-        "The parameters of an event are a dict or a list, and 'path' is neither. Write them as "
-        '{"flow_parameter": "payload_key"}, or as ["name_of_both"].',
-        arguments='event={"name": "food", "parameters": "path"}',
+    **{
+        f"parameters={parameters}": Mistake(
+            f"{A_MAPPING} {shown}.",
+            arguments=f'event={{"name": "food", "parameters": {parameters}}}',
+        )
+        for parameters, shown in (
+            ('"path"', "'path'"),
+            ('{"path"}', "{'path'}"),
+            ('{"path": 5}', "{'path': 5}"),
+            ('{"path": "key\\n"}', "{'path': 'key\\n'}"),
+            ('{"path": "key "}', "{'path': 'key '}"),
+            ('{"path\\n": "key"}', "{'path\\n': 'key'}"),
+            ('[("path",)]', "[['path']]"),
+            ("[5]", "[5]"),
+        )
+    },
+    "a parameter twice": Mistake(
+        "parameters must name 'Path' only once.",
+        arguments='event={"name": "food", "parameters": ["path", ("Path", "key")]}',
     ),
-    "parameters as a set": Mistake(
-        "The parameters of an event are a dict or a list, and {'path'} is neither.",
-        arguments='event={"name": "food", "parameters": {"path"}}',
+    "a Parameter with a capital letter": Mistake(
+        "The name of a Parameter must be lowercase ('modelname') to be set by an event, not "
+        "'ModelName'.",
+        config=CONFIG + '\nmodel = Parameter("ModelName", default="x")',
+    ),
+    "a mapped Parameter with a capital letter": Mistake(
+        "must be lowercase ('modelname')",
+        arguments='events=["drink", {"name": "food", "parameters": {"modelname": "key"}}]',
+        config=CONFIG + '\nmodel = Parameter("ModelName", default="x")',
     ),
     "a mistake beside a function": Mistake(
-        "and 5 is none.", arguments='events=[lambda context: "food", 5]'
+        f"{AN_EVENT} 5.", arguments='events=[lambda context: "food", 5]'
     ),
-    "a slip in the options": Mistake(
-        "options has the key 'reset', which @trigger would ignore. Write 'reset_at'.",
-        arguments='event="food", options={"reset": {"cron": "@daily"}}',
+    "a typo in the options": Mistake(
+        "options must be a dict with the key reset_at, not {'reset': {'cron': '0 0 ",
+        arguments='event="food", options={"reset": {"cron": "0 0 * * *"}}',
     ),
+    **{
+        f"the cron {cron}": Mistake(
+            f"{CRON} {shown}.",
+            arguments=f'event="food", options={{"reset_at": {{"cron": {cron}}}}}',
+        )
+        for cron, shown in (
+            ('"@daily"', "'@daily'"),
+            ("5", "5"),
+            ('""', "''"),
+            ('"60 0 1 1 0"', "'60 0 1 1 0'"),
+            ('"0 0 1 1 7"', "'0 0 1 1 7'"),
+            ('"0 0 9-5 1 0"', "'0 0 9-5 1 0'"),
+            ('"0 0 1/0 1 0"', "'0 0 1/0 1 0'"),
+            ('"0 0 1 foo 0"', "'0 0 1 foo 0'"),
+            ('"0 0 1 1 0 2026"', "'0 0 1 1 0 2026'"),
+        )
+    },
+    "no cron": Mistake(f"{CRON} None.", arguments='event="food", options={"reset_at": {}}'),
+    "a typo in reset_at": Mistake(
+        'options["reset_at"] must be a dict with the keys cron and timezone, not',
+        arguments='event="food", options={"reset_at": {"crn": "0 0 1 1 0"}}',
+    ),
+    **{
+        f"the timezone {timezone}": Mistake(
+            f'timezone must be a timezone, for example "Europe/Berlin", not {shown}.',
+            arguments='event="food", options={"reset_at": {"cron": "0 0 1 1 0", "timezone": '
+            f"{timezone}}}}}",
+        )
+        for timezone, shown in (
+            ('"Europe/Berln"', "'Europe/Berln'"),
+            ("5", "5"),
+            ('""', "''"),
+            ('"../x"', "'../x'"),
+        )
+    },
     "the namespace of another branch": Mistake(
-        "The event 'foo.prod.food' has a namespace already, and would become "
-        "'foo.user.alice.foo.prod.food'. Write the part behind it. For another namespace, write "
-        '{"name": "food", "project_branch": "prod"} in the decorator, and raise_event("food", '
-        "production=True) in a step.",
+        "The event 'foo.prod.food' has a namespace already. Write what follows it. For another "
+        'namespace, write {"name": "food", "project_branch": "prod"} in the decorator and '
+        'raise_event("food", production=True) in a step.',
         arguments='event="foo.prod.food"',
     ),
     "events as a text": Mistake(
-        f"events is a list, and 'food' is not one with an event in it. {EITHER}",
+        'events must be a list such as ["food", "drink"], not \'food\'.',
         arguments='events="food"',
     ),
     "events as a set": Mistake(
-        "events is a list, and {'food'} is not one with an event in it.",
+        'events must be a list such as ["food", "drink"], not {\'food\'}.',
         arguments='events={"food"}',
     ),
-    "a number": Mistake(
-        "An event is a name, a dict with a name, or a function that returns one of them, and 5 is "
-        f"none. {EITHER}",
-        arguments="event=5",
-    ),
-    "a list as event": Mistake("and ['food'] is none.", arguments='event=["food"]'),
+    "a number": Mistake(f"{AN_EVENT} 5.", arguments="event=5"),
+    "a list as event": Mistake(f"{AN_EVENT} ['food'].", arguments='event=["food"]'),
     "a dict without a name": Mistake(
-        "The event {'parameters': {}} has no name. An event has a name, and may have parameters, "
-        'project, project_branch: {"name": "food", "parameters": {"flow_parameter": '
-        '"payload_key"}}.',
-        arguments='event={"parameters": {}}',
+        f"{AN_EVENT} {{'parameters': {{}}}}.", arguments='event={"parameters": {}}'
     ),
     "an unknown key of an event": Mistake(
-        "The event {'name': 'food', 'params': {}, 'other': 1} has the key 'params'.",
+        f"{AN_EVENT} {{'name': 'food', 'other': 1, 'params': {{}}}}.",
         arguments='event={"name": "food", "params": {}, "other": 1}',
     ),
     "a name that is no text": Mistake(
-        "The name of an event is text, and 5 is not.", arguments='event={"name": 5}'
+        'An event\'s name must be text with letters, for example "food", not 5.',
+        arguments='event={"name": 5}',
     ),
-    "another project that @project does not take": Mistake(
-        '@project does not take the name "Other"',
+    "another project that @project rejects": Mistake(
+        "@project rejects name='Other'",
         arguments='event={"name": "food", "project": "Other"}',
     ),
     "another branch that @project does not make": Mistake(
-        'The project_branch \'bar\' is not one that @project makes. Write "prod", "prod.bar", '
-        '"test.bar" or "user.jane".',
+        'project_branch must be "prod", "prod.bar", "test.bar" or "user.jane", not \'bar\'.',
         arguments='event={"name": "food", "project_branch": "bar"}',
     ),
-    "another branch that @project does not take": Mistake(
-        'with the branch "B-1"', arguments='event={"name": "food", "project_branch": "test.B-1"}'
+    "another branch that @project rejects": Mistake(
+        "branch='B-1'", arguments='event={"name": "food", "project_branch": "test.B-1"}'
+    ),
+    "another user's branch without a letter": Mistake(
+        "The user's name must have a letter (a to z), digit or underscore, not '李'.",
+        arguments='event={"name": "food", "project_branch": "user.李"}',
     ),
     "a namespace twice": Mistake(
-        "The event 'foo.user.alice.food' has its namespace already, which would be added once "
-        "more. Write 'food'.",
+        "The event 'foo.user.alice.food' has a namespace already. Write what follows it.",
         arguments='event="foo.user.alice.food"',
     ),
     "options that are no dict": Mistake(
-        "options is a dict of dicts, and 'midnight' is not.",
+        "options must be a dict with the key reset_at, not 'midnight'.",
         arguments='event="food", options="midnight"',
     ),
     "options that are no dict of dicts": Mistake(
-        "options is a dict of dicts, and {'reset_at': '@daily'} is not.",
-        arguments='event="food", options={"reset_at": "@daily"}',
+        "options[\"reset_at\"] must be a dict with the keys cron and timezone, not 'midnight'.",
+        arguments='event="food", options={"reset_at": "midnight"}',
     ),
     "a switch that is a text": Mistake(
-        "show_warnings is either True or False, and 'no' is neither. Write show_warnings=True or "
-        "show_warnings=False.",
+        "show_warnings must be true or false, without quotes, not 'no'.",
         arguments='event="food", show_warnings="no"',
     ),
-    "a name of nothing but dots": Mistake(
-        "The name of an event is empty: '..'.", arguments='event=".."'
-    ),
     "a config_name that is no name": Mistake(
-        "config_name is the name of a Config, and None is not.",
+        'config_name must be text, for example "project", not None.',
         arguments='event="food", config_name=None',
     ),
     "an empty config_name": Mistake(
-        "config_name is the name of a Config, and '' is not.",
+        "config_name must be text, for example \"project\", not ''.",
         arguments='event="food", config_name=""',
     ),
     "an argument without a value": Mistake(
-        "An argument of @namespaced_trigger is a config expression that cannot be evaluated "
-        "(AttributeError: event). Give the config a value for it.",
+        "The config expression 'project.event' in @namespaced_trigger failed (AttributeError: "
+        "event). Give the config a value for it.",
         arguments='event=config_expr("project").event',
     ),
     "no argument's name": Mistake(
-        f"@namespaced_trigger takes its arguments by name, and got 'food' without one. {EITHER}",
+        f"@namespaced_trigger: too many positional arguments. {EITHER}; the other arguments are "
+        "options, config_name and show_warnings.",
         arguments='"food"',
     ),
-    "two arguments without names": Mistake(
-        "takes its arguments by name, and got 'food' without one.", arguments='"food", "drink"'
-    ),
     "an unknown argument": Mistake(
-        "@namespaced_trigger has no argument 'evnt'. Write event=. It takes event, events, "
-        "options, config_name, show_warnings.",
-        arguments='evnt="food"',
+        "@namespaced_trigger: got an unexpected keyword argument 'evnt'.", arguments='evnt="food"'
     ),
     "an owner without a name": Mistake(
-        "The branch is that of the user, and METAFLOW_OWNER is ''. Unset it, or give a branch.",
+        "The user's name must have a letter (a to z), digit or underscore, not ''. Set "
+        "METAFLOW_OWNER, or give a branch.",
         variables={"METAFLOW_OWNER": ""},
+    ),
+    "an owner without a letter": Mistake(
+        "not '李'. Set METAFLOW_OWNER, or give a branch.", variables={"METAFLOW_OWNER": "李"}
+    ),
+    "a user without a letter": Mistake(
+        "not '王'. Set METAFLOW_USER, or give a branch.", variables={"METAFLOW_USER": "王"}
     ),
 }
 
@@ -362,7 +497,12 @@ MISTAKES = {
 def refused(bench: Workbench, mistake: Mistake, *command: str) -> Result:
     """Make a mistake; return the one message that it gives, which reaches no cluster."""
     decorator = f"@namespaced_trigger({mistake.arguments})"
-    flow = bench.flow(above=f"{mistake.above}\n{decorator}\n{mistake.project}", body=mistake.config)
+    steps = TWO_STEPS.format(start="    pass", end="    pass")
+    flow = bench.flow(
+        above=f"{mistake.above}\n{decorator}\n{mistake.project}",
+        body=mistake.config,
+        steps=f"{mistake.start}\n{steps}",
+    )
     bench.variables.update(mistake.variables)
     value = () if mistake.value is None else ("--config-value", "project", mistake.value)
     result = bench.run(flow, *mistake.flags, *value, *command)
@@ -379,6 +519,8 @@ def refused(bench: Workbench, mistake: Mistake, *command: str) -> Result:
 def test_a_mistake_gives_one_message_and_reaches_no_cluster(
     bench: Workbench, mistake: Mistake
 ) -> None:
+    if VERSION == (2, 16, 6) and "OVERRIDE" in mistake.above:
+        pytest.skip("OVERRIDE is an internal error in this Metaflow")
     refused(bench, mistake, "argo-workflows", "create")
     assert not bench.packages
 
@@ -398,9 +540,7 @@ def test_each_command_gives_the_message_of_a_mistake(bench: Workbench, command: 
 def test_a_trigger_of_a_decorator_that_another_one_adds_is_refused(bench: Workbench) -> None:
     adding = MUTATOR.format(method="pre_mutate", action="flow.add_decorator(late)")
     late = ADD_TRIGGER.replace("other", "late")
-    mistake = Mistake(
-        "This flow has @trigger beside @namespaced_trigger", above=f"{late}\n\n{adding}\n@other"
-    )
+    mistake = Mistake(f"This flow has @trigger {ONE_TRIGGER}", above=f"{late}\n\n{adding}\n@other")
     refused(bench, mistake, "argo-workflows", "create")
 
 
@@ -408,16 +548,19 @@ def test_the_decorator_without_arguments_says_what_to_write(bench: Workbench) ->
     flow = bench.flow(above=f"@namespaced_trigger\n{PROJECT}")
     result = bench.run(flow, "show")
     assert result.status == 1
-    assert f"takes exactly one of event and events, and got neither. {EITHER}" in result.message
+    assert f"exactly one of event and events, not neither. {EITHER}." in result.message
 
 
 AT_DEPLOYMENT = {
-    "event=lambda context: 5": "and 5 is none.",
-    'event={"name": lambda context: ""}': "The name of an event is empty: ''.",
-    'events=lambda context: ["food", "food"]': "Two events of this flow are the same",
-    'events=lambda context: "food"': "events is a list, and 'food' is not one",
-    'events=["food", lambda context: "food"]': "Two events of this flow are the same",
-    'event={"name": "food", "parameters": lambda context: 7}': "and 7 is neither.",
+    "event=lambda context: 5": f"{AN_EVENT} 5.",
+    'event={"name": lambda context: ""}': "An event's name must be text with letters",
+    'events=lambda context: ["food", "food"]': "The flow must have the event",
+    'events=lambda context: "food"': "events must be a list such as",
+    'events=["food", lambda context: "food"]': "'foo.user.alice.food' only once.",
+    'event={"name": "food", "parameters": lambda context: 7}': f"{A_MAPPING} 7.",
+    "event=lambda context: len": (
+        "What the function '<lambda>' returns must be a value, not <built-in function len>."
+    ),
     "event=lambda context: 1 / 0": (
         "The function '<lambda>' in @namespaced_trigger raised ZeroDivisionError: division by zero "
         "("
@@ -425,12 +568,10 @@ AT_DEPLOYMENT = {
     "events=lambda context: context.nothing": "raised AttributeError:",
     'event=lambda: "food"': (
         "The function '<lambda>' in @namespaced_trigger raised TypeError: <lambda>() takes 0 "
-        "positional arguments but 1 was given. It is called with one argument, the context, when "
-        "the flow is deployed."
+        "positional arguments but 1 was given. It must take one argument, the context."
     ),
     'event=__import__("metaflow").namespaced_event_name("food")': (
-        "The event 'mfns.foo.user.alice.food' has its namespace already, which would be added "
-        "once more. Write 'food'."
+        "The event 'mfns.foo.user.alice.food' has a namespace already."
     ),
 }
 
@@ -457,6 +598,5 @@ def test_the_decorator_on_what_is_no_flow_says_where_it_stands(
     result = bench.run(bench.flow(**parts), "show")
     assert result.status == 1
     assert result.stderr == (
-        f"@namespaced_trigger stands above the class of a flow, and {name!r} is none. Move it "
-        "there.\n"
+        f"@namespaced_trigger belongs above the class of a flow, not above {name!r}.\n"
     )

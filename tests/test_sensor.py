@@ -118,6 +118,32 @@ def test_what_the_evaluator_does_not_know_is_refused_by_name(
         Sensor.parse(sensor)
 
 
+@pytest.mark.parametrize(
+    ("cron", "is_valid"),
+    [
+        ("0 0 * * *", True),
+        ("*/5 9-17 1,15 jan-Mar ?", True),
+        ("@daily", False),
+        ("0 0 * * * *", False),
+        ("60 0 * * *", False),
+        ("0 0 * * 7", False),
+        ("0 0 * foo *", False),
+        ("0 9-5 * * *", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_reset_needs_five_fields_that_argo_parses(cron: str | None, is_valid: bool) -> None:
+    manifest = json.loads(json.dumps(VECTORS["sensors"]["Pair"]))
+    reset = [{"byTime": {"cron": cron, "timezone": None}}]
+    manifest["spec"]["triggers"][0]["template"]["conditionsReset"] = reset
+    if is_valid:
+        assert "conditionsReset" in Sensor.parse(manifest).unsupported[0]
+    else:
+        with pytest.raises(UnknownToSensor, match="the cron expression"):
+            Sensor.parse(manifest)
+
+
 @pytest.mark.parametrize("depth", [2000, 100_000])
 def test_a_value_that_is_nested_too_deeply_is_refused_by_name(depth: int) -> None:
     sensor = Sensor.parse(VECTORS["sensors"]["Typed"])

@@ -1,1 +1,0 @@
-../../namespaced_trigger.py
