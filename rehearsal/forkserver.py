@@ -112,8 +112,13 @@ def fork_server(
     try:
         yield python
     finally:
-        process.stdin.close()  # which tells it to stop
-        process.wait(SECONDS_TO_STOP)
+        process.terminate()
+        process.stdin.close()  # which tells it as well, if this process is killed
+        try:
+            process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _client(folder: Path) -> str:
@@ -185,6 +190,7 @@ class _Server:
         self.wakeup.setblocking(False)
         signal.set_wakeup_fd(self.wakeup.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
         for readable in (self.listener, sys.stdin, self.ended):
             self.selector.register(readable, selectors.EVENT_READ)
         while True:
@@ -272,7 +278,8 @@ class _Command:
         try:
             os.setsid()  # so that all that it starts can be ended with it
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for each in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(each, signal.SIG_DFL)
             self.server.close()
             self._take_files(received)
             os.umask(self.umask)
@@ -373,9 +380,9 @@ class _Command:
             elif kind == "-c":
                 exec(compile(rest[0], "<string>", "exec"), main)
             else:
-                main["__file__"] = kind
-                with open(kind, "rb") as file:
-                    exec(compile(file.read(), kind, "exec"), main)
+                main["__file__"] = path = os.path.abspath(kind)
+                with open(path, "rb") as file:
+                    exec(compile(file.read(), path, "exec"), main)
         except SystemExit as end:
             if end.code is None or isinstance(end.code, int):
                 return (end.code or 0) & 0xFF
