@@ -806,18 +806,6 @@ class namespaced_trigger(metaflow.FlowMutator):
     _trigger: Any = None
     _has_another_turn = False
 
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            *,
-            event: Event | None = None,
-            events: Sequence[Event] | Callable[..., Sequence[Event]] | None = None,
-            options: Mapping[str, Any] | None = None,
-            config_name: str = CONFIG_NAME,
-            show_warnings: bool = True,
-        ) -> None: ...
-
     def __call__(self, flow_spec: Flow | None = None) -> Flow:
         """Decorate the flow."""
         is_flow = flow_spec is None or isinstance(flow_spec, metaflow.FlowMutator)
@@ -872,7 +860,7 @@ class namespaced_trigger(metaflow.FlowMutator):
             )
         flow = mutable_flow._flow_cls
         if _decorators(flow, "trigger") != self._trigger or _decorators(flow, "trigger_on_finish"):
-            raise self._other_trigger("another @trigger, or one that was removed,")
+            raise self._other_trigger("a change of @trigger by another decorator")
 
     def _take_arguments(self) -> None:
         arguments = _unpack("@namespaced_trigger", self._kwargs)
@@ -888,11 +876,11 @@ class namespaced_trigger(metaflow.FlowMutator):
     def _take(
         self,
         *,
-        event: Any = None,
-        events: Any = None,
-        options: Any = None,
-        config_name: Any = CONFIG_NAME,
-        show_warnings: Any = True,
+        event: Event | None = None,
+        events: Sequence[Event] | Callable[..., Sequence[Event]] | None = None,
+        options: Mapping[str, Any] | None = None,
+        config_name: str = CONFIG_NAME,
+        show_warnings: bool = True,
     ) -> None:
         if (event is None) == (events is None):
             given = "neither" if event is None else "both"
@@ -907,9 +895,19 @@ class namespaced_trigger(metaflow.FlowMutator):
         self._events: Any = [event] if events is None else events
         if not callable(self._events):
             _check_events(self._events)
-        self._options: Mapping[str, Any] | None = options
-        self._config_name: str = config_name
-        self._show_warnings: bool = show_warnings
+        self._options, self._config_name, self._show_warnings = options, config_name, show_warnings
+
+    if TYPE_CHECKING:  # Metaflow calls it in other ways as well
+
+        def __init__(
+            self,
+            *,
+            event: Event | None = None,
+            events: Sequence[Event] | Callable[..., Sequence[Event]] | None = None,
+            options: Mapping[str, Any] | None = None,
+            config_name: str = CONFIG_NAME,
+            show_warnings: bool = True,
+        ) -> None: ...
 
     __signature__ = inspect.Signature(list(inspect.signature(_take).parameters.values())[1:])
 
@@ -1017,16 +1015,16 @@ class namespaced_trigger(metaflow.FlowMutator):
         def at_deployment(context: Any) -> list[dict[str, Any]]:
             try:
                 events = self._events
-                triggers = (
-                    decide(_check_events(_call(events, context))) if callable(events) else now
-                )
+                triggers = list(now)
+                if callable(events):
+                    triggers = decide(_check_events(_call(events, context)))
                 for index, trigger in enumerate(triggers):
                     while callable(trigger):
                         trigger = triggers[index] = trigger(context)
                 _check_triggers(triggers, parameters)
             except NamespacedTriggerException as error:
                 return [{"name": _RejectedName(error)}]
-            return triggers
+            return [dict(trigger) for trigger in triggers]
 
         # What no function decides is rejected on every command, not at deployment alone.
         now = [] if callable(self._events) else decide(self._events)

@@ -229,36 +229,40 @@ def outcome(side: Callable[[Case], str], case: Case) -> tuple[str | None, str]:
 
 EXAMPLES_OF_A_CASE = 10
 VERSION = tuple(map(int, re.findall(r"\d+", version)[:3]))
-HOWS = ["add", "replace", "replace by name", "trigger", "remove the trigger"]
+HOWS = ["add", "replace", "replace by name"]
+TRIGGERS = ["trigger", "remove the trigger"]
+TRIGGERS_OF_A_STEP = [*TRIGGERS, "override the trigger"]
 if VERSION > (2, 16, 6):
-    HOWS.append("override")  # an internal error in Metaflow 2.16.6
-HOWS_OF_A_STEP = [*HOWS, *["override the trigger"] * ("override" in HOWS)]
+    HOWS.append("override")
+else:  # it is an internal error in Metaflow 2.16.6
+    TRIGGERS_OF_A_STEP.pop()
 # Texts of an alphabet are drawn much faster than those of a regular expression.
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORD = st.text(f"{LETTERS}0123456789_", min_size=1, max_size=8)
 PROJECT = WORD.map(lambda text: text.lstrip("0123456789_") or "p")
 EVENT = st.text(f"{LETTERS}0123456789_.-").map(lambda text: f"e{text}")
 ODD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
-USER = st.one_of(st.text(f"{LETTERS}.@", min_size=1), ODD)
+NAMED = st.text(f"{LETTERS}.@").map(lambda text: f"u{text}")
+USER = st.one_of(NAMED, NAMED, NAMED, ODD)
 OTHERS = st.fixed_dictionaries(
     {"name": PROJECT},
     optional={"branch": st.one_of(st.none(), WORD), "production": st.booleans()},
 )
-CHANGE = st.tuples(st.sampled_from(HOWS), OTHERS)
-BY_STEP = st.tuples(st.sampled_from(HOWS_OF_A_STEP), OTHERS)
+CHANGE = st.tuples(st.sampled_from(8 * HOWS + TRIGGERS), OTHERS)
+BY_STEP = st.tuples(st.sampled_from(HOWS + TRIGGERS_OF_A_STEP), OTHERS)
 EXAMPLE = st.builds(
     Case,
-    st.one_of(PROJECT, PROJECT, PROJECT, WORD, ODD.filter(bool)),
-    st.one_of(st.none(), WORD, WORD, ODD),  # the branch
+    st.one_of(*[PROJECT] * 12, WORD, ODD.filter(bool)),
+    st.one_of(st.none(), *[WORD] * 10, ODD),  # the branch
     st.booleans(),
     USER.filter(lambda text: text not in ("", "root")),
     st.one_of(st.none(), USER),  # the owner
-    st.one_of(EVENT, ODD),
+    st.one_of(EVENT, EVENT, EVENT, ODD),
     st.one_of(
         st.just([]),
         st.lists(st.tuples(st.sampled_from([changing, changing_by_itself]), CHANGE), max_size=2),
     ),
-    st.one_of(st.none(), st.none(), BY_STEP),
+    st.one_of(*[st.none()] * 7, BY_STEP),
     st.integers(0, 3),
     st.integers(0, 2),
 )

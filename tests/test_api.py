@@ -135,8 +135,9 @@ def test_the_signature_of_the_decorator_is_that_of_its_arguments(bench: Workbenc
         """
     )
     signature = (
-        "(*, event: 'Any' = None, events: 'Any' = None, options: 'Any' = None, "
-        "config_name: 'Any' = 'project', show_warnings: 'Any' = True)"
+        "(*, event: 'Event | None' = None, events: 'Sequence[Event] | Callable[..., "
+        "Sequence[Event]] | None' = None, options: 'Mapping[str, Any] | None' = None, config_name: "
+        "'str' = 'project', show_warnings: 'bool' = True)"
     )
     assert result.stdout.startswith(f"{signature}\n")
     assert result.stdout.count(signature) > 1

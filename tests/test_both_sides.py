@@ -4,7 +4,7 @@ from pathlib import Path
 
 from conftest import Workbench
 
-EXAMPLES = 3000
+EXAMPLES = 2000
 
 
 def test_listener_and_publisher_agree_or_are_refused_for_the_same_reason(bench: Workbench) -> None:

@@ -300,7 +300,7 @@ MISTAKES = {
     ),
     **{
         f"a step's mutator that {what} the trigger": Mistake(
-            f"This flow has another @trigger, or one that was removed, {ONE_TRIGGER}",
+            f"This flow has a change of @trigger by another decorator {ONE_TRIGGER}",
             above=ON_THE_STEP.format(action=action),
             start="@on_the_step",
         )

@@ -73,7 +73,7 @@ def test_a_refused_command_ends_the_rehearsal_with_its_message(own: SetUp) -> No
     child.write_text(child.read_text().replace('name="foo"', 'name="Foo"'))
     own.run("bash", own.script)
     assert own.status == 1
-    assert 'Write the name "foo" with the branch "bar".' in own.output
+    assert "Write name='foo', branch='bar'." in own.output
     assert not has_traceback(own.output)
 
 
