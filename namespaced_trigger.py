@@ -92,6 +92,9 @@ ENVELOPE_KEYS = ("name", "id", "timestamp", "utc_date", "generated-by-metaflow")
 # A payload travels to the pod in one environment variable, and Linux takes 128 KiB.
 LARGE_PAYLOAD_BYTES = 100_000
 
+# Half of a pair, which Go replaces by U+FFFD.
+SURROGATE = re.compile("[\ud800-\udfff]")
+
 # The shell of the listener's pod reads a mapped text between double quotes.
 READ_BY_A_SHELL = re.compile(r"`|\$[\w({@*#?$!-]")
 
@@ -383,7 +386,7 @@ def _payload(payload: Any) -> dict[str, Any]:
         raise _must_be("The payload", 'a dict, for example {"path": "s3://bucket/key"}', payload)
     warnings: dict[str, str] = {}  # one of each kind
     try:
-        content: dict[str, Any] = _copy(payload or {}, "payload", warnings)
+        content: dict[str, Any] = _copy(payload or {}, None, warnings)
         size = len(json.dumps(content))
     except MetaflowException:
         raise
@@ -406,37 +409,49 @@ def _payload(payload: Any) -> dict[str, Any]:
     return content
 
 
-def _copy(value: Any, path: str, warnings: dict[str, str]) -> Any:
-    """Return plain JSON, or reject with its path what is none."""
+def _copy(value: Any, trail: Any, warnings: dict[str, str]) -> Any:
+    """Return plain JSON, or reject with its path what is none.
+
+    The trail is that of the value that has this one, and this one's key.
+    """
     if isinstance(value, str):
-        if not value.isascii() and re.search("[\ud800-\udfff]", value):
-            raise _must_be(path, "text that is valid Unicode", value)
+        if not value.isascii() and SURROGATE.search(value):
+            raise _must_be(_path(trail), "text that is valid Unicode", value)
         if READ_BY_A_SHELL.search(value):
             warnings["shell"] = (
-                f"{path} has a '$' or a backtick. If a listener maps it to a parameter, a shell in "
-                "its pod runs it as a command."
+                f"{_path(trail)} has a '$' or a backtick. If a listener maps it to a parameter, a "
+                "shell in its pod runs it as a command."
             )
-    elif isinstance(value, int) and not isinstance(value, bool):
+    elif isinstance(value, bool) or value is None:
+        pass
+    elif isinstance(value, int):
         try:
             if float(value) != value:
-                warnings["integer"] = f"{path} is {value}, which arrives rounded. Send it as text."
+                warnings["integer"] = (
+                    f"{_path(trail)} is {value}, which arrives rounded. Send it as text."
+                )
         except OverflowError as error:
-            raise NamespacedTriggerException(f"{path} must fit a 64-bit float.") from error
+            raise NamespacedTriggerException(f"{_path(trail)} must fit a 64-bit float.") from error
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise _must_be(path, "finite", value)
+            raise _must_be(_path(trail), "finite", value)
     elif isinstance(value, Mapping):
         copied = {}
         for key, each in value.items():
-            if not isinstance(key, str) or re.search("[\ud800-\udfff]", key):
-                raise _must_be(f"A key of {path}", "text that is valid Unicode", key)
-            copied[key] = _copy(each, f"{path}[{json.dumps(key)}]", warnings)
+            if not isinstance(key, str) or (not key.isascii() and SURROGATE.search(key)):
+                raise _must_be(f"A key of {_path(trail)}", "text that is valid Unicode", key)
+            copied[key] = _copy(each, (trail, key), warnings)
         return copied
     elif isinstance(value, (list, tuple)):
-        return [_copy(each, f"{path}[{n}]", warnings) for n, each in enumerate(value)]
-    elif value is not None and not isinstance(value, bool):
-        raise _must_be(path, "text, a number, true, false, null, a list or a dict", value)
+        return [_copy(each, (trail, index), warnings) for index, each in enumerate(value)]
+    else:
+        expected = "text, a number, true, false, null, a list or a dict"
+        raise _must_be(_path(trail), expected, value)
     return value
+
+
+def _path(trail: Any) -> str:
+    return f"{_path(trail[0])}[{json.dumps(trail[1])}]" if trail else "payload"
 
 
 # ------------------------------------------------------------------------ the webhook
@@ -454,8 +469,7 @@ def _publish(name: str, payload: Mapping[str, Any], ignore_errors: bool) -> str 
     try:
         url = _check_url(URL)
         host = f" to {urlsplit(url).netloc}"
-        if AUTH == "service":
-            _check_headers(SERVICE_HEADERS)
+        _check_headers(SERVICE_HEADERS if AUTH == "service" else {})
         _reject_redirects(url)
         with contextlib.redirect_stderr(_stderr()):  # it prints what it has published
             # Metaflow and ob-metaflow differ in what they do with an error by default.

@@ -101,7 +101,7 @@ def test_a_runner_gets_the_refusal_of_its_config(bench: Workbench, flow: Path) -
     assert "production must be true or false, without quotes, not 'yes'." in result.output
 
 
-@pytest.mark.skipif(VERSION < (2, 19, 0), reason="older ones leave configs to their commands")
+@pytest.mark.skipif(VERSION < (2, 19, 9), reason="older ones leave configs to their commands")
 @pytest.mark.parametrize("api", ["Runner", "Deployer"])
 def test_advice_to_a_runner_or_deployer_is_in_its_own_language(bench: Workbench, api: str) -> None:
     flow = bench.flow(**listening(project=""))
