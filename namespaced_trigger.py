@@ -445,8 +445,7 @@ def _copy(value: Any, trail: Any, warnings: dict[str, str]) -> Any:
     elif isinstance(value, (list, tuple)):
         return [_copy(each, (trail, index), warnings) for index, each in enumerate(value)]
     else:
-        expected = "text, a number, true, false, null, a list or a dict"
-        raise _must_be(_path(trail), expected, value)
+        raise _must_be(_path(trail), "text, a number, true, false, null, a list or a dict", value)
     return value
 
 
